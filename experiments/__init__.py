@@ -1,0 +1,1 @@
+"""Experiments: each a module to run, ``python -m experiments.<name>``."""

@@ -1,0 +1,46 @@
+"""What holds for every test: strict arithmetic, two CPU devices, repeatable random examples."""
+
+import atexit
+import os
+import shutil
+import tempfile
+
+import hypothesis
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+# Silent promotion hides mistakes: a float64 constant, or a bias that broadcasts along the wrong axis.
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+# Tests compile the same programs again and again, in this process and in others: once is enough.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="wrnn-jax-cache-")
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+# Must come before anything asks for a device; with two of them, sharding over devices can be tested on any machine.
+jax.config.update("jax_num_cpu_devices", 2)
+
+# No deadline (the first call of a shape compiles), and the same examples in every run.
+hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True, database=None, max_examples=15)
+hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session")
+def random_params():
+    """``random_params(cell, input_size)``: normal numbers in the shapes of its parameters, so that none is zero."""
+
+    def draw(cell, input_size, seed=0, scale=1.0):
+        rng = np.random.default_rng(seed)
+        shapes = jax.eval_shape(lambda key: cell.init(key, input_size), jax.random.key(0))
+        return jax.tree.map(lambda leaf: jnp.asarray(scale * rng.normal(size=leaf.shape), leaf.dtype), shapes)
+
+    return draw
+
+
+@pytest.fixture(scope="module")
+def standard_promotion():
+    """For modules that train: Optax itself mixes integers and floats."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield

@@ -1,0 +1,283 @@
+"""The copy experiment in one process: command line, run directory, endings."""
+
+import json
+import os
+import signal
+import sys
+import threading
+
+import chex
+import jax
+import matplotlib.image
+import numpy as np
+import pytest
+
+from experiments import copy
+from wrnn_jax import models
+from wrnn_jax.models import ModelConfig
+from wrnn_jax.training.checkpoint import Checkpoints
+from wrnn_jax.training.loop import make_trainer
+
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
+TINY = "--T 0 --n-hid 5 --n-ch 2 --batch 8 --stop-below 0".split()
+
+
+def run(*arguments):
+    """The exit code of ``python -m experiments.copy`` with these arguments."""
+    with pytest.raises(SystemExit) as exit:
+        copy.main([*TINY, *map(str, arguments)])
+    return exit.value.code or 0
+
+
+def refusal(capsys, *arguments):
+    """The one line that a refused command prints."""
+    assert run(*arguments) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1
+    assert "Traceback" not in said[0]
+    return said[0]
+
+
+def final_state(logdir):
+    task = copy.copy_task(copy.CopyConfig(T=0))
+    trainer = make_trainer(models.build(ModelConfig(n_hid=5, n_ch=2), 10, 10, "all"), task, 8)
+    checkpoints = Checkpoints(logdir / "checkpoints")
+    state, _ = checkpoints.restore(trainer.init(0))
+    checkpoints.close()
+    return state
+
+
+def rows(logdir):
+    return [json.loads(line) for line in (logdir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("flags", "flag", "value", "allowed"),
+    [
+        ("--T -1", "--T", "-1", "0 or more"),
+        ("--n-hid 0", "--n-hid", "0", "1 or more"),
+        ("--n-ch 0", "--n-ch", "0", "1 or more"),
+        ("--n-hid 9 --ksize 4", "--ksize", "4", "an odd number from 1 to n-hid = 9"),
+        ("--n-hid 9 --ksize 11", "--ksize", "11", "an odd number from 1 to n-hid = 9"),
+        ("--ksize -1", "--ksize", "-1", "1 or more"),
+        ("--ksize 1", "--ksize", "1", "3 or more for the shift"),
+        ("--model irnn --ksize 3", "--ksize", "3", "left out"),
+        ("--act sigmoid", "--act", "sigmoid", "relu, tanh, identity"),
+        ("--init eye", "--init", "eye", "shift, identity, random"),
+        ("--bias-init ones", "--bias-init", "ones", "zeros, random"),
+        ("--model lstm", "--model", "lstm", "wrnn, wrnn-mlp"),
+        ("--variant other", "--variant", "other", "paper, authors"),
+        ("--preset best", "--preset", "best", "paper"),
+        ("--preset paper --T 20 --n-hid 100", "--T", "20", "(0, 10, 30, 80, 480)"),
+        ("--preset paper --n-hid 7", "--n-hid", "7", "[100]"),
+        ("--preset paper --model srnn", "--model", "srnn", "irnn, wrnn"),
+        ("--lr -0.01", "--lr", "-0.01", "above 0"),
+        ("--lr 0", "--lr", "0", "above 0"),
+        ("--lr nan", "--lr", "nan", "finite"),
+        ("--lr inf", "--lr", "inf", "finite"),
+        ("--lr abc", "--lr", "abc", "float"),
+        ("--batch 0", "--batch", "0", "1 or more"),
+        ("--grad-clip -1", "--grad-clip", "-1", "0 or more"),
+        ("--max-steps -1", "--max-steps", "-1", "0 or more"),
+        ("--max-steps 1.5", "--max-steps", "1.5", "int"),
+        ("--seed -1", "--seed", "-1", "0 or more"),
+        ("--log-interval 0", "--log-interval", "0", "1 or more"),
+        ("--checkpoint-interval 0", "--checkpoint-interval", "0", "1 or more"),
+        ("--stop-below -1", "--stop-below", "-1", "0 or more"),
+        ("--nhid 5", "--nhid", "5", ""),
+    ],
+)
+def test_bad_input_is_one_line_with_flag_value_and_what_is_allowed(capsys, tmp_path, flags, flag, value, allowed):
+    line = refusal(capsys, *flags.split(), "--logdir", tmp_path / "run")
+    for part in (flag, value, allowed):
+        assert part in line
+    assert not (tmp_path / "run").exists(), "nothing is made for a run that cannot be"
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_folder_that_cannot_be_written_is_refused(capsys, tmp_path, place):
+    (tmp_path / "file").write_text("precious")
+    assert "--logdir" in refusal(capsys, "--max-steps", 1, "--logdir", tmp_path / place)
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_help_explains_every_flag(capsys):
+    with pytest.raises(SystemExit) as exit:
+        copy.main(["--help"])
+    assert not exit.value.code
+    text = capsys.readouterr().out
+    flags = (
+        "T n-hid n-ch ksize act init lr batch max-steps grad-clip log-interval model seed variant logdir resume "
+        "preset stop-below checkpoint-interval eval-only"
+    )
+    for flag in flags.split():
+        assert f"--{flag}" in text
+    assert text.count("(default:") >= len(flags.split())
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A run of 30 steps, to look at; tests that change it make their own."""
+    logdir = tmp_path_factory.mktemp("runs") / "done"
+    assert run("--max-steps", 30, "--log-interval", 10, "--checkpoint-interval", 10, "--logdir", logdir) == 0
+    return logdir
+
+
+def test_run_directory_tells_everything(done):
+    config = json.loads((done / "config.json").read_text())
+    assert config["config"]["model"] == {
+        "model": "wrnn", "n_hid": 5, "n_ch": 2, "ksize": 3, "act": "relu", "init": "shift", "bias_init": "zeros",
+        "freeze_encoder": False, "freeze_recurrence": False,
+    }  # fmt: skip
+    assert config["versions"]["jax"] == jax.__version__
+    assert "cpu" in config["device"]
+    summary = json.loads((done / "summary.json").read_text())
+    asked = "task model T params steps test_loss authors_loss recall memoryless_loss seconds steps_per_second"
+    assert set(asked.split()) <= summary.keys()
+    assert (summary["task"], summary["model"], summary["T"], summary["steps"]) == ("copy", "wrnn", 0, 30)
+    # V: 10·10 + 10; u: 2·2·3 + 2; W: 10·10 + 10.
+    assert summary["params"] == 110 + 14 + 110
+    assert summary["authors_loss"] == pytest.approx(summary["test_loss"] / 50)
+    assert summary["memoryless_loss"] == pytest.approx(10 * np.log(8) / 20)
+    assert [row["step"] for row in rows(done)] == [10, 20, 30]
+    assert rows(done)[-1]["test_loss"] == summary["test_loss"]
+    assert sorted(path.name for path in (done / "checkpoints").iterdir()) == ["10", "20", "30"]
+    assert list((done / "tensorboard").glob("events*"))
+
+
+def test_figures_are_pictures(done):
+    for name in ("task", "training", "waves"):
+        image = matplotlib.image.imread(done / "figures" / f"{name}.png")
+        assert image.shape[1] >= 900
+        assert image[..., :3].std() > 0.05, "not one colour"
+
+
+def test_a_finished_run_is_not_overwritten(done, capsys):
+    before = {path: path.read_bytes() for path in done.rglob("*") if path.is_file()}
+    line = refusal(capsys, "--max-steps", 30, "--logdir", done)
+    assert "--resume" in line
+    line = refusal(capsys, "--max-steps", 30, "--lr", 0.5, "--logdir", done)
+    assert "--lr 0.5: must be 0.001" in line
+    line = refusal(capsys, "--max-steps", 30, "--seed", 3, "--logdir", done, "--resume")
+    assert "--seed 3: must be 0" in line
+    assert before == {path: path.read_bytes() for path in done.rglob("*") if path.is_file()}
+
+
+def test_eval_only_prints_the_metrics_and_writes_nothing(done, capsys):
+    before = {path: path.stat().st_mtime_ns for path in done.rglob("*")}
+    assert run("--logdir", done, "--eval-only") == 0
+    printed = json.loads(capsys.readouterr().out.splitlines()[-1])
+    summary = json.loads((done / "summary.json").read_text())
+    assert printed == {key: summary[key] for key in ("test_loss", "authors_loss", "recall")} | {"step": 30}
+    assert before == {path: path.stat().st_mtime_ns for path in done.rglob("*")}
+
+
+def test_eval_only_and_resume_need_a_run(capsys, tmp_path):
+    for flag in ("--eval-only", "--resume"):
+        assert "holds no config.json" in refusal(capsys, "--logdir", tmp_path / "none", flag)
+
+
+def test_a_folder_with_other_files_is_not_taken_for_a_run(capsys, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    assert "other files" in refusal(capsys, "--logdir", tmp_path)
+    (tmp_path / "config.json").write_text("{ half")
+    assert "config.json is unreadable" in refusal(capsys, "--logdir", tmp_path)
+
+
+def test_resuming_equals_going_through(done, tmp_path):
+    """Also from a state that is no multiple of any interval, and with other intervals than before."""
+    assert run("--max-steps", 17, "--log-interval", 10, "--logdir", tmp_path / "r") == 0
+    assert run("--max-steps", 30, "--log-interval", 10, "--logdir", tmp_path / "r", "--resume") == 0
+    through, resumed = final_state(done), final_state(tmp_path / "r")
+    chex.assert_trees_all_equal((through.params, through.opt_state), (resumed.params, resumed.opt_state))
+    assert [row["step"] for row in rows(tmp_path / "r")] == [10, 17, 20, 30]
+
+
+def test_resuming_drops_records_of_steps_that_are_done_again(tmp_path):
+    flags = ("--log-interval", 5, "--checkpoint-interval", 10, "--logdir", tmp_path / "r")
+    assert run("--max-steps", 10, *flags) == 0
+    with (tmp_path / "r" / "metrics.jsonl").open("a") as file:  # As a run killed at step 17 would leave it.
+        file.write(json.dumps(rows(tmp_path / "r")[-1] | {"step": 15}) + '\n{"step": 1')
+    assert run("--max-steps", 20, *flags, "--resume") == 0
+    assert [row["step"] for row in rows(tmp_path / "r")] == [5, 10, 15, 20]
+
+
+def test_a_damaged_newest_checkpoint_is_said_and_passed_over(capsys, tmp_path):
+    flags = ("--log-interval", 5, "--checkpoint-interval", 10, "--logdir", tmp_path / "r")
+    assert run("--max-steps", 20, *flags) == 0
+    expected = final_state(tmp_path / "r")
+    for path in (tmp_path / "r" / "checkpoints" / "20").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:7])
+    assert run("--max-steps", 20, *flags, "--resume") == 0
+    assert "checkpoint 20 is unreadable" in capsys.readouterr().err
+    chex.assert_trees_all_equal(final_state(tmp_path / "r"), expected)
+
+
+def test_resuming_a_finished_run_does_nothing_more(tmp_path, capsys):
+    assert run("--max-steps", 10, "--logdir", tmp_path / "r") == 0
+    before = final_state(tmp_path / "r")
+    assert run("--max-steps", 10, "--logdir", tmp_path / "r", "--resume") == 0
+    assert "all 10 steps done" in capsys.readouterr().out
+    chex.assert_trees_all_equal(final_state(tmp_path / "r"), before)
+
+
+def test_stop_below_ends_at_the_first_evaluation_below(tmp_path, capsys):
+    assert run("--max-steps", 50, "--log-interval", 5, "--stop-below", 100, "--logdir", tmp_path / "r") == 0
+    assert json.loads((tmp_path / "r" / "summary.json").read_text())["steps"] == 5
+    assert "below --stop-below" in capsys.readouterr().out
+
+
+def test_divergence_is_said_and_the_last_good_state_saved(tmp_path, capsys):
+    assert run("--max-steps", 50, "--lr", 1e38, "--grad-clip", 0, "--logdir", tmp_path / "r") == 1
+    out = capsys.readouterr().out
+    assert "diverged" in out
+    state = final_state(tmp_path / "r")
+    summary = json.loads((tmp_path / "r" / "summary.json").read_text())
+    assert summary["status"] == "diverged"
+    assert summary["steps"] == int(state.step) < 50
+    assert f"the state of step {int(state.step)} is saved" in out
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_stops(tmp_path, capsys, number):
+    timer = threading.Timer(6, os.kill, (os.getpid(), number))
+    timer.start()
+    try:
+        code = run("--max-steps", 10_000_000, "--log-interval", 1_000_000, "--logdir", tmp_path / "r")
+    finally:
+        timer.cancel()
+    assert code == 128 + number
+    out = capsys.readouterr().out
+    state = final_state(tmp_path / "r")
+    assert f"interrupted at step {int(state.step)}, saved; to continue: python3 -m experiments.copy" in out
+    assert json.loads((tmp_path / "r" / "summary.json").read_text())["status"] == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("T", "model", "n_hid", "lr", "clip"),
+    [(480, "wrnn", 100, 1e-4, 1.0), (10, "wrnn", 100, 1e-3, 0.0), (80, "irnn", 100, 1e-4, 1.0), (0, "irnn", 625, 1e-3, 1.0)],
+)
+def test_preset_gives_the_published_settings_and_flags_win(monkeypatch, T, model, n_hid, lr, clip):
+    def parsed(*more):
+        arguments = ["--preset", "paper", "--T", T, "--model", model, "--n-hid", n_hid, *more]
+        seen = []
+        monkeypatch.setattr(copy, "experiment", lambda config: seen.append(config) or 0)
+        with pytest.raises(SystemExit):
+            copy.main([str(argument) for argument in arguments])
+        return seen[0]
+
+    train = parsed().train
+    assert (train.lr, train.grad_clip, train.max_steps, train.batch, train.stop_below) == (lr, clip, 60_000, 128, 0.0)
+    train = parsed("--lr", 0.5, "--stop-below", 1).train
+    assert (train.lr, train.stop_below, train.grad_clip) == (0.5, 1.0, clip)
+
+
+def test_default_folder_has_a_readable_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["copy"])
+    assert run("--max-steps", 1, "--variant", "authors") == 0
+    (folder,) = (tmp_path / "runs" / "copy").iterdir()
+    assert folder.name == "T0_wrnn_n5_c2_lr0.001_clip1_variant-authors_batch-8_seed0"

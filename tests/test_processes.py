@@ -1,0 +1,169 @@
+"""Real processes: killed, stopped, out of disk; what they leave behind, and that resuming it changes nothing."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[1]
+COMMAND = [sys.executable, "-m", "experiments.copy"]
+FLAGS = "--T 5 --n-hid 20 --n-ch 3 --batch 16 --stop-below 0 --log-interval 50 --checkpoint-interval 25".split()
+STEPS = 1500
+TIMEOUT = 300
+
+
+def start(logdir, *more, **options):
+    command = [*COMMAND, *FLAGS, "--max-steps", str(STEPS), "--logdir", str(logdir), *more]
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ, **options
+    )
+
+
+def finish(process):
+    out, err = process.communicate(timeout=TIMEOUT)
+    assert "Traceback" not in err, err
+    return process.returncode, out, err
+
+
+def checkpoint_steps(logdir):
+    return sorted(int(path.name) for path in (logdir / "checkpoints").glob("*") if path.name.isdigit())
+
+
+def wait_for_checkpoint_after(logdir, step, process):
+    deadline = time.monotonic() + TIMEOUT
+    while time.monotonic() < deadline and process.poll() is None:
+        if any(found > step for found in checkpoint_steps(logdir)):
+            return
+        time.sleep(0.01)
+    pytest.fail(f"no checkpoint after step {step}: {process.communicate(timeout=TIMEOUT)}")
+
+
+def final_arrays(logdir):
+    """Every array of the last checkpoint, read without this library."""
+    step = checkpoint_steps(logdir)[-1]
+    with ocp.CheckpointManager(logdir / "checkpoints") as manager:
+        state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore())).state
+    leaves = {}
+
+    def collect(path, node):
+        if isinstance(node, dict):
+            for name, child in node.items():
+                collect(f"{path}/{name}", child)
+        elif isinstance(node, list | tuple):
+            for index, child in enumerate(node):
+                collect(f"{path}/{index}", child)
+        elif node is not None:
+            leaves[path] = np.asarray(node)
+
+    collect("", state)
+    return step, leaves
+
+
+def metrics(logdir):
+    rows = [json.loads(line) for line in (logdir / "metrics.jsonl").read_text().splitlines()]
+    return [{key: row[key] for key in ("step", "train_loss", "test_loss", "recall")} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    logdir = tmp_path_factory.mktemp("unbroken") / "run"
+    code, _, err = finish(start(logdir))
+    assert code == 0, err
+    return logdir
+
+
+def assert_same_run(logdir, expected):
+    step, leaves = final_arrays(logdir)
+    expected_step, expected_leaves = final_arrays(expected)
+    assert step == expected_step == STEPS
+    assert leaves.keys() == expected_leaves.keys()
+    assert len(leaves) > 10
+    for path in leaves:
+        np.testing.assert_array_equal(leaves[path], expected_leaves[path], err_msg=path)
+    assert metrics(logdir) == metrics(expected)
+
+
+def test_killed_again_and_again_it_ends_as_if_it_had_not_been(unbroken, tmp_path):
+    """kill -9 at moments that differ, then SIGTERM, then to the end: the same numbers to the bit."""
+    logdir = tmp_path / "run"
+    reached = 0
+    for kill, (delay, number) in enumerate([(0.0, signal.SIGKILL), (0.013, signal.SIGKILL), (0.2, signal.SIGTERM)]):
+        process = start(logdir, *["--resume"] * (kill > 0))
+        wait_for_checkpoint_after(logdir, reached, process)
+        time.sleep(delay)
+        process.send_signal(number)
+        code, out, err = finish(process)
+        if code == 0:
+            break  # It was done before the signal came.
+        assert code == (-number if number == signal.SIGKILL else 128 + number), (out, err)
+        newest = checkpoint_steps(logdir)[-1]
+        assert newest > reached, "no step since the last checkpoint is lost twice"
+        reached = newest
+    code, out, err = finish(start(logdir, "--resume"))
+    assert code == 0, err
+    assert "all 1500 steps done" in out
+    assert_same_run(logdir, unbroken)
+
+
+def test_a_full_disk_is_one_line_and_costs_nothing_saved(unbroken, tmp_path):
+    """A limit on the size of files stands in for the disk: writes fail, in Python and below it."""
+    logdir = tmp_path / "run"
+    process = start(logdir)
+    wait_for_checkpoint_after(logdir, 0, process)
+    process.send_signal(signal.SIGTERM)
+    finish(process)
+    saved, leaves = final_arrays(logdir)
+
+    def small_files():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))
+
+    code, _, err = finish(start(logdir, "--resume", preexec_fn=small_files))
+    assert code == 2
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert "cannot write checkpoint" in lines[0]
+    still, still_leaves = final_arrays(logdir)
+    assert still == saved
+    for path in leaves:
+        np.testing.assert_array_equal(leaves[path], still_leaves[path])
+    code, _, err = finish(start(logdir, "--resume"))
+    assert code == 0, err
+    assert_same_run(logdir, unbroken)
+
+
+def test_without_a_terminal_there_is_no_bar_and_a_line_an_evaluation(unbroken, tmp_path):
+    code, out, err = finish(start(tmp_path / "run", "--max-steps", "100"))
+    assert code == 0
+    assert [line.split(":")[0] for line in out.splitlines() if line.startswith("step ")][:2] == ["step 50", "step 100"]
+    assert "\r" not in out + err
+    assert err == ""
+
+
+def test_the_wave_rnn_solves_the_copy_task_and_the_irnn_does_not(tmp_path):
+    """The contrast of the paper's Fig. 3, in a minute: T = 30, lr 1e-3, 500 steps."""
+    recall = {}
+    for model in ("wrnn", "irnn"):
+        flags = ["--T", "30", "--model", model, "--max-steps", "500", "--stop-below", "0"]
+        logdir = tmp_path / model
+        completed = subprocess.run(
+            [*COMMAND, *flags, "--logdir", str(logdir)], cwd=ROOT, capture_output=True, text=True, timeout=900
+        )
+        assert completed.returncode == 0, completed.stderr
+        summary = json.loads((logdir / "summary.json").read_text())
+        recall[model] = summary["recall"]
+        if model == "wrnn":
+            assert summary["test_loss"] < summary["memoryless_loss"] / 100
+        else:
+            assert summary["test_loss"] > summary["memoryless_loss"] / 2
+    assert recall["wrnn"] >= 0.999
+    assert recall["irnn"] < 0.5

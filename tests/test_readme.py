@@ -1,0 +1,59 @@
+"""The README tells the truth: its Python runs, its commands are understood, its links lead somewhere."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from experiments import cli, copy
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands():
+    lines = [line.split("#")[0].strip() for block in blocks("bash") for line in block.splitlines()]
+    return [part.strip() for line in lines for part in line.split("&&") if part.strip()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.strip().splitlines()[0])
+def test_python_examples_run(code, capsys, standard_promotion):
+    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+    shown = re.findall(r"# prints about ([\d.]+)", code)
+    printed = re.findall(r"[\d.]+", capsys.readouterr().out)
+    for about in shown:
+        assert any(abs(float(number) - float(about)) < 0.03 for number in printed if number.strip("."))
+
+
+def test_there_are_examples_and_commands():
+    assert len(blocks("python")) >= 2
+    assert len(commands()) >= 4
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands_are_understood(command):
+    words = shlex.split(command)
+    if words[:3] == ["python3", "-m", "experiments.copy"]:
+        cli.parse("copy", copy.Config, words[3:])
+    else:
+        known = (["python3", "-m", "pip"], ["python3", "-m", "pytest"], ["tensorboard"], ["git"], ["cd"])
+        assert any(words[: len(start)] == start for start in known), command
+
+
+def test_the_two_commands_are_what_ci_runs():
+    script = (ROOT / ".ci" / "run").read_text()
+    for command in ("python3 -m pip install -q -e .", "python3 -m experiments.copy --T 480", "python3 -m pytest"):
+        assert command in script
+    assert "python3 -m pip install -e . && python3 -m experiments.copy --T 480" in README
+    assert "python3 -m pip install -e '.[test]' && python3 -m pytest" in README
+
+
+def test_linked_files_exist():
+    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", README) + re.findall(r'src="(?!https?://)([^"]+)"', README):
+        assert (ROOT / target).exists(), target

@@ -1,0 +1,183 @@
+"""The compiled loop: its step against one written by hand, its exactness, and what it does with bad numbers."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from wrnn_jax import models
+from wrnn_jax.models import Model, ModelConfig
+from wrnn_jax.tasks import CopyConfig, copy_task
+from wrnn_jax.training.loop import make_trainer
+from wrnn_jax.training.optimizer import make_hparams, make_optimizer
+
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
+TASK = copy_task(CopyConfig(T=3))
+BATCH = 8
+
+
+@pytest.fixture(scope="module")
+def model():
+    return models.build(ModelConfig(n_hid=7, n_ch=2), TASK.input_size, TASK.output_size, TASK.outputs)
+
+
+@pytest.fixture(scope="module")
+def trainer(model):
+    return make_trainer(model, TASK, BATCH)
+
+
+def learned(state):
+    return state.params, state.opt_state
+
+
+def test_steps_are_adam_with_clipping_written_out(model, trainer):
+    """Three steps against the algorithm of Kingma and Ba in NumPy, on batches keyed by the step."""
+    lr, clip = 1e-2, 0.05
+    state = trainer.init(5)
+    params, treedef = jax.tree.flatten(state.params)
+    params = [np.asarray(leaf, np.float64) for leaf in params]
+    m, v = [np.zeros_like(p) for p in params], [np.zeros_like(p) for p in params]
+    key = jax.random.wrap_key_data(state.key)
+    for t in range(1, 4):
+        inputs, targets = TASK.batch(jax.random.fold_in(key, t - 1), BATCH)
+        at = jax.tree.unflatten(treedef, [jnp.asarray(p, jnp.float32) for p in params])
+        gradient = jax.grad(lambda at, x=inputs, y=targets: TASK.loss(model.apply(at, x), y))(at)
+        gradient = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(gradient)]
+        norm = np.sqrt(sum((g**2).sum() for g in gradient))
+        assert norm > clip, "the test is to clip"
+        gradient = [g * clip / norm for g in gradient]
+        m = [0.9 * m_ + 0.1 * g for m_, g in zip(m, gradient, strict=True)]
+        v = [0.999 * v_ + 0.001 * g**2 for v_, g in zip(v, gradient, strict=True)]
+        params = [
+            p - lr * (m_ / (1 - 0.9**t)) / (np.sqrt(v_ / (1 - 0.999**t)) + 1e-8)
+            for p, m_, v_ in zip(params, m, v, strict=True)
+        ]
+    state = trainer.advance(state, make_hparams(lr, clip), 3)
+    for ours, expected in zip(jax.tree.leaves(state.params), params, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
+    assert int(state.step) == int(state.loss_count) == 3
+
+
+def test_after_clipping_the_norm_is_the_bound_and_zero_means_off():
+    gradient = {"a": jnp.array([3.0, 4.0]), "b": jnp.array([12.0])}
+
+    def clipped(grad_clip):
+        clip = optax.clip_by_global_norm(make_hparams(1.0, grad_clip).grad_clip)
+        return clip.update(gradient, clip.init(gradient))[0]
+
+    leaves = jax.tree.leaves(clipped(2.0))
+    np.testing.assert_allclose(np.sqrt(sum((leaf**2).sum() for leaf in leaves)), 2.0, rtol=1e-6)
+    chex.assert_trees_all_equal(clipped(0.0), gradient)
+    chex.assert_trees_all_equal(clipped(100.0), gradient)
+
+
+def test_the_division_of_the_work_into_calls_changes_no_bit(trainer):
+    hparams = make_hparams(1e-3, 1.0)
+    whole = trainer.advance(trainer.init(0), hparams, 10)
+    parts = trainer.init(0)
+    for until in (1, 4, 4, 9, 10):
+        parts = trainer.advance(parts, hparams, until)
+    chex.assert_trees_all_equal(whole, parts)
+
+
+def test_two_devices_do_what_one_does(model):
+    assert jax.device_count() == 2
+    hparams = make_hparams(1e-3, 1.0)
+    one = make_trainer(model, TASK, BATCH, jax.devices()[:1])
+    two = make_trainer(model, TASK, BATCH)
+    odd = make_trainer(model, TASK, 7)  # Seven sequences do not halve: one device does them.
+    after_one, after_two = (trainer.advance(trainer.init(0), hparams, 5) for trainer in (one, two))
+    chex.assert_trees_all_close(after_one.params, after_two.params, rtol=1e-4, atol=1e-6)
+    metrics_one, metrics_two = one.evaluate(after_one.params), two.evaluate(two.place(jax.device_get(after_one)).params)
+    chex.assert_trees_all_close(metrics_one, metrics_two, rtol=1e-5)
+    assert int(odd.advance(odd.init(0), hparams, 1).step) == 1
+
+
+def test_nothing_is_compiled_twice(model):
+    """Not for a second call, nor another number of steps, learning rate or clip, nor a placed state."""
+    trainer = make_trainer(model, TASK, BATCH)
+    state = trainer.init(0)
+    for until, lr, clip in ((1, 1e-3, 1.0), (3, 1e-3, 1.0), (7, 1e-2, 1.0), (8, 1e-4, 0.0)):
+        state, _ = trainer.drain(trainer.place(trainer.advance(state, make_hparams(lr, clip), until)))
+        trainer.evaluate(state.params)
+    for function in (trainer.advance, trainer.drain, trainer.evaluate):
+        assert function._cache_size() == 1
+
+
+def test_hyper_parameters_are_traced_and_batch():
+    """One vmap over learning rates and clips is as many runs, one by one."""
+    params, gradient = {"w": jnp.array([1.0, -2.0])}, {"w": jnp.array([30.0, 40.0])}
+
+    def update(hparams):
+        optimizer = make_optimizer(hparams)
+        updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+        return optax.apply_updates(params, updates)
+
+    pairs = [(1e-1, 0.0), (1e-2, 1.0), (1e-3, 1e-9)]
+    batch = jax.tree.map(lambda *leaves: jnp.array(leaves), *(make_hparams(*pair) for pair in pairs))
+    together = jax.vmap(update)(batch)
+    for at, pair in enumerate(pairs):
+        chex.assert_trees_all_close(jax.tree.map(lambda leaf: leaf[at], together), update(make_hparams(*pair)))  # noqa: B023
+
+
+def test_learning_lowers_the_loss(trainer):
+    state = trainer.init(0)
+    before = float(trainer.evaluate(state.params)["test_loss"])
+    state = trainer.advance(state, make_hparams(1e-2, 1.0), 60)
+    assert float(trainer.evaluate(state.params)["test_loss"]) < before / 2
+
+
+def test_the_mean_training_loss_is_that_of_the_batches(model, trainer):
+    """With a learning rate of zero the parameters stand still, and each step's loss can be had apart."""
+    state = trainer.init(1)
+    params, key = jax.tree.map(jnp.array, state.params), jax.random.wrap_key_data(jnp.array(state.key))
+    state = trainer.advance(state, make_hparams(0.0, 1.0), 4)
+    losses = []
+    for step in range(4):
+        inputs, targets = TASK.batch(jax.random.fold_in(key, step), BATCH)
+        losses.append(float(TASK.loss(model.apply(params, inputs), targets)))
+    assert len(set(losses)) == 4, "each step has a batch of its own"
+    state, mean = trainer.drain(state)
+    np.testing.assert_allclose(mean, np.mean(losses), rtol=1e-5)
+    chex.assert_trees_all_equal(state.params, params)
+    assert float(state.loss_sum) == int(state.loss_count) == 0
+
+
+def test_a_run_that_diverges_stops_at_its_last_finite_state(model):
+    """A model whose output is NaN once a weight has grown above 1.5."""
+
+    def apply(params, xs):
+        logits = params["w"] * jnp.ones((*xs.shape[:2], 10))
+        return jnp.where(params["w"] > 1.0 + 1e-1 * 2.5, jnp.nan, logits)
+
+    def loss(outputs, targets):
+        return -outputs.mean()  # Adam then adds lr = 0.1 to the weight at every step.
+
+    falling = Model(lambda key: {"w": jnp.float32(1.0)}, apply)
+    trainer = make_trainer(falling, TASK._replace(loss=loss), BATCH)
+    hparams = make_hparams(1e-1, 0.0)
+    state = trainer.advance(trainer.init(0), hparams, 100)
+    assert not state.finite
+    assert int(state.step) == int(state.loss_count) == 3
+    chex.assert_trees_all_equal(learned(state), learned(trainer.advance(trainer.init(0), hparams, 3)))
+
+
+def test_an_update_that_overflows_counts_as_divergence(trainer):
+    before = jax.tree.map(jnp.array, trainer.init(0).params)
+    state = trainer.advance(trainer.init(0), make_hparams(3e38, 0.0), 10)
+    assert not state.finite
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+    if int(state.step) == 0:
+        chex.assert_trees_all_equal(state.params, before)
+
+
+def test_frozen_parts_stay_as_they_were():
+    config = ModelConfig(n_hid=7, n_ch=2, freeze_encoder=True, freeze_recurrence=True)
+    trainer = make_trainer(models.build(config, 10, 10, "all"), TASK, BATCH)
+    before = jax.tree.map(jnp.array, trainer.init(0).params)
+    after = trainer.advance(trainer.init(0), make_hparams(1e-1, 1.0), 3).params
+    chex.assert_trees_all_equal(after["cell"], before["cell"])
+    assert np.abs(after["readout"]["output"]["kernel"] - before["readout"]["output"]["kernel"]).min() > 0

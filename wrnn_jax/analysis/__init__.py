@@ -1,0 +1,1 @@
+"""Analysis: what a trained network's states and curves look like."""

@@ -1,0 +1,115 @@
+"""The simple (Elman) RNN, and the iRNN: the wave-free baseline, with its ablations."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from wrnn_jax.cells.base import Cell
+from wrnn_jax.cells.parts import (
+    ACTIVATIONS,
+    affine,
+    cast,
+    freeze,
+    init_encoder,
+    require_cell_options,
+    require_switches,
+    uniform_fan_in,
+)
+from wrnn_jax.typing import Array, Carry, Key, Params, Shape
+from wrnn_jax.validation import require_integer
+
+
+def elman(
+    neurons: int,
+    *,
+    channels: int = 1,
+    activation: Literal["relu", "tanh", "identity"] = "tanh",
+    kernel_init: Literal["shift", "identity", "random"] = "random",
+    encoder_init: Literal["sparse", "dense"] = "dense",
+    bias_init: Literal["zeros", "random"] = "zeros",
+    freeze_encoder: bool = False,
+    freeze_recurrence: bool = False,
+) -> Cell:
+    """The simple RNN::
+
+        h_{t+1} = σ( U h_t + b_U + V x_t + b_V ),     h_0 = 0,     y_t = h_{t+1}
+
+    Parameters: ``{"encoder": {"kernel": V (C·N, D), "bias": b_V (C·N,)},
+    "recurrence": {"kernel": U (C·N, C·N), "bias": b_U (C·N,)}}``.
+    Carry: h ``(*batch, C·N)``; its hidden state is shown as ``(*batch, C, N)``.
+
+    Args:
+      neurons: N.
+      channels: C; U is dense and knows no channels: they only say how the state is shown, and where
+        a sparse encoder has its sources.
+      activation: σ.
+      kernel_init: the start of U: ``"identity"``; ``"shift"`` (the paper's + Σ-init): the circulant
+        matrix with ``U[i, (i+1) mod C·N] = 1``, so that ``h_{t+1}[i] = h_t[i+1]``; ``"random"``:
+        U(−1/√(C·N), 1/√(C·N)).
+      encoder_init: the start of V; ``"sparse"`` is the paper's + V-init, see
+        :func:`wrnn_jax.cells.parts.init_encoder`.
+      bias_init: ``"zeros"``, or ``"random"`` as the authors' program leaves them: b_V with a dense
+        encoder U(−1/√D, 1/√D), b_U with a random U like U itself, else zero.
+      freeze_encoder: no gradient flows into V and b_V.
+      freeze_recurrence: no gradient flows into U and b_U.
+
+    Raises:
+      ValueError: for sizes below 1 or an unknown option.
+
+    Source: Elman 1990; the initialisations: Keller et al. 2024, section 3 and Table 4.
+    """
+    require_integer("neurons", neurons, at_least=1)
+    require_integer("channels", channels, at_least=1)
+    require_cell_options(activation, kernel_init, encoder_init, bias_init)
+    require_switches(freeze_encoder=freeze_encoder, freeze_recurrence=freeze_recurrence)
+    units = channels * neurons
+    sigma = ACTIVATIONS[activation]
+    frozen = {"encoder": freeze_encoder, "recurrence": freeze_recurrence}
+
+    def init(key: Key, input_size: int) -> Params:
+        encoder_key, kernel_key, bias_key = jax.random.split(key, 3)
+        random_bias = bias_init == "random" and kernel_init == "random"
+        encoder = init_encoder(encoder_key, (channels, neurons), input_size, encoder_init, bias_init)
+        return {
+            "encoder": jax.tree.map(lambda leaf: leaf.reshape(units, *leaf.shape[2:]), encoder),
+            "recurrence": {
+                "kernel": _init_kernel(kernel_key, units, kernel_init),
+                "bias": uniform_fan_in(bias_key, (units,), units) if random_bias else jnp.zeros(units),
+            },
+        }
+
+    def initial_carry(batch_shape: Shape = (), dtype: jnp.dtype = jnp.float32) -> Carry:
+        return jnp.zeros((*batch_shape, units), dtype)
+
+    def step(params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
+        params = cast(freeze(params, frozen), carry.dtype)
+        carry = sigma(affine(params["recurrence"], carry) + affine(params["encoder"], x.astype(carry.dtype)))
+        return carry, carry
+
+    def hidden(carry: Carry) -> Array:
+        return carry.reshape(*carry.shape[:-1], channels, neurons)
+
+    return Cell(init, initial_carry, step, hidden, output_size=units)
+
+
+def irnn(
+    neurons: int,
+    *,
+    activation: Literal["relu", "tanh", "identity"] = "relu",
+    kernel_init: Literal["shift", "identity", "random"] = "identity",
+    encoder_init: Literal["sparse", "dense"] = "dense",
+    **options,
+) -> Cell:
+    """The iRNN: :func:`elman` with ReLU and U started as the identity (Le et al. 2015).
+
+    The paper's ablations are ``kernel_init="shift"`` (+ Σ-init) and ``encoder_init="sparse"``
+    (+ V-init). Other options, parameters, carry and errors are those of :func:`elman`.
+    """
+    return elman(neurons, activation=activation, kernel_init=kernel_init, encoder_init=encoder_init, **options)
+
+
+def _init_kernel(key: Key, units: int, kernel_init: str) -> Array:
+    if kernel_init == "random":
+        return uniform_fan_in(key, (units, units), units)
+    return jnp.roll(jnp.eye(units), 1 if kernel_init == "shift" else 0, axis=1)

@@ -1,0 +1,72 @@
+"""What cells and readouts share: activations, the affine map, and initialisations."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+
+from wrnn_jax.typing import Array, Key, Params, Shape
+from wrnn_jax.validation import require, require_choice
+
+ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
+    "relu": jax.nn.relu,
+    "tanh": jnp.tanh,
+    "identity": lambda x: x,
+}
+ENCODER_INITS = ("sparse", "dense")
+KERNEL_INITS = ("shift", "identity", "random")
+BIAS_INITS = ("zeros", "random")
+
+
+def require_cell_options(activation: str, kernel_init: str, encoder_init: str, bias_init: str) -> None:
+    """Raise ``ValueError`` for an option that is none of the above."""
+    require_choice("activation", activation, ACTIVATIONS)
+    require_choice("kernel_init", kernel_init, KERNEL_INITS)
+    require_choice("encoder_init", encoder_init, ENCODER_INITS)
+    require_choice("bias_init", bias_init, BIAS_INITS)
+
+
+def require_switches(**switches: bool) -> None:
+    """Raise ``ValueError`` for a switch that is no boolean: the string "no" would be true."""
+    for field, value in switches.items():
+        require(isinstance(value, bool), field, value, "True or False")
+
+
+def uniform_fan_in(key: Key, shape: Shape, fan_in: int) -> Array:
+    """U(−1/√fan_in, 1/√fan_in): what the authors' framework draws for weights and biases."""
+    bound = fan_in**-0.5
+    return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+
+
+def init_encoder(key: Key, state_shape: tuple[int, int], input_size: int, encoder_init: str, bias_init: str) -> Params:
+    """V ``(C, N, D)`` and b_V ``(C, N)`` for a state of ``state_shape = (C, N)``.
+
+    ``"sparse"`` (the paper's V-init): zero but for position 0 of every channel, which has weight 1
+    from every input: one source a channel, where waves are launched; b_V = 0.
+    ``"dense"``: normal with standard deviation 0.001; b_V = 0, or for ``bias_init="random"``
+    U(−1/√D, 1/√D), as the authors leave it.
+    """
+    kernel_key, bias_key = jax.random.split(key)
+    shape = (*state_shape, input_size)
+    bias = jnp.zeros(state_shape)
+    if encoder_init == "sparse":
+        return {"kernel": jnp.zeros(shape).at[:, 0].set(1.0), "bias": bias}
+    if bias_init == "random":
+        bias = uniform_fan_in(bias_key, state_shape, input_size)
+    return {"kernel": 0.001 * jax.random.normal(kernel_key, shape), "bias": bias}
+
+
+def affine(params: Params, x: Array) -> Array:
+    """W x + b: x ``(*batch, D)``, W ``(*shape, D)``, b ``shape`` -> ``(*batch, *shape)``."""
+    kernel, bias = params["kernel"], params["bias"]
+    return jnp.tensordot(x, kernel, axes=(-1, -1)) + bias.reshape((1,) * (x.ndim - 1) + bias.shape)
+
+
+def freeze(params: Params, frozen: Mapping[str, bool]) -> Params:
+    """Stop gradients into the parts of ``frozen`` that are true: an optimiser without weight decay then leaves them."""
+    return {name: jax.lax.stop_gradient(part) if frozen[name] else part for name, part in params.items()}
+
+
+def cast(tree: Params, dtype: jnp.dtype) -> Params:
+    """Floating-point leaves in ``dtype``; counters, masks and keys stay as they are."""
+    return jax.tree.map(lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)

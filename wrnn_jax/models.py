@@ -1,0 +1,146 @@
+"""Models: encoder → cell → readout as two pure functions, and the registry of those with a name."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import jax
+
+from wrnn_jax import cells, readouts
+from wrnn_jax.cells.base import Cell, unroll
+from wrnn_jax.cells.parts import ACTIVATIONS, BIAS_INITS, KERNEL_INITS
+from wrnn_jax.readouts import Readout, with_readout
+from wrnn_jax.typing import Array, Key, Params
+from wrnn_jax.validation import require, require_choice, require_integer
+
+
+class Model(NamedTuple):
+    """A model as pure functions: all that training sees of it. A user's own Flax module is one as
+    ``Model(lambda key: module.init(key, xs), module.apply)``.
+
+    ======================  ==================================================================
+    ``init(key)``           -> params
+    ``apply(params, xs)``   xs ``(B, T, D)`` -> ``(B, T, O)``, or ``(B, O)`` of the last step
+    ``hidden(params, xs)``  -> hidden states over time ``(B, T, C, N)``; None where it has none
+    ======================  ==================================================================
+    """
+
+    init: Callable[[Key], Params]
+    apply: Callable[[Params, Array], Array]
+    hidden: Callable[[Params, Array], Array] | None = None
+
+
+def recurrent(
+    cell: Cell,
+    readout: Readout,
+    input_size: int,
+    *,
+    outputs: Literal["all", "last"] = "all",
+    remat: bool | int = False,
+) -> Model:
+    """The model ``readout(cell(x))``, read at every step or the last; options as in :func:`unroll`."""
+    composed = with_readout(cell, readout)
+
+    def init(key: Key) -> Params:
+        return composed.init(key, input_size)
+
+    def apply(params: Params, xs: Array) -> Array:
+        return unroll(composed, params, xs, outputs=outputs, remat=remat).outputs
+
+    def hidden(params: Params, xs: Array) -> Array:
+        return unroll(cell, params["cell"], xs, outputs="last", return_hidden=True).hidden
+
+    return Model(init, apply, hidden)
+
+
+def count_parameters(params: Params) -> int:
+    """The number of scalars in a pytree of arrays."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+class _Named(NamedTuple):
+    """What a registered name stands for: a family of cells and its own defaults."""
+
+    about: str
+    family: Literal["wave", "elman"]
+    act: str
+    init: str
+    encoder_init: str
+    local: bool = False
+    readout: Callable[[int], Readout] = readouts.linear
+
+
+MODELS: Mapping[str, _Named] = {
+    "wrnn": _Named("the Wave-RNN", "wave", "relu", "shift", "sparse"),
+    "wrnn-mlp": _Named("the Wave-RNN with a two-layer readout", "wave", "relu", "shift", "sparse", readout=readouts.mlp),
+    "wrnn-local": _Named("the Wave-RNN, untied: a kernel a position", "wave", "relu", "shift", "sparse", local=True),
+    "irnn": _Named("dense ReLU recurrence from the identity", "elman", "relu", "identity", "dense"),
+    "irnn-shift": _Named("iRNN + Σ-init", "elman", "relu", "shift", "dense"),
+    "irnn-shift-sparse": _Named("iRNN + Σ-init + V-init", "elman", "relu", "shift", "sparse"),
+    "srnn": _Named("the simple (Elman) RNN", "elman", "tanh", "random", "dense"),
+}
+"""Every model that has a name: it is what ``--model`` takes."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which model. What is not given is filled in with the named model's own default."""
+
+    model: str = "wrnn"
+    """The model: wrnn | wrnn-mlp | wrnn-local | irnn | irnn-shift | irnn-shift-sparse | srnn."""
+    n_hid: int = 100
+    """Neurons of one channel."""
+    n_ch: int | None = None
+    """Channels (if not given: 6 for wrnn…, else 1)."""
+    ksize: int | None = None
+    """Taps of the recurrent kernel, odd, at most n-hid; only for wrnn… (3 if not given)."""
+    act: str | None = None
+    """Activation: relu | tanh | identity (if not given: tanh for srnn, else relu)."""
+    init: str | None = None
+    """Start of the recurrent kernel: shift | identity | random (if not given: the model's own)."""
+    bias_init: str = "zeros"
+    """Start of the biases: zeros | random (as the authors' program leaves them)."""
+    freeze_encoder: bool = False
+    """Do not train the encoder V."""
+    freeze_recurrence: bool = False
+    """Do not train the recurrent kernel."""
+
+    def __post_init__(self):
+        require_choice("model", self.model, MODELS)
+        named = MODELS[self.model]
+        is_wave = named.family == "wave"
+        own = {"act": named.act, "init": named.init, "n_ch": 6 if is_wave else 1, "ksize": 3 if is_wave else None}
+        for field, default in own.items():
+            if getattr(self, field) is None:
+                object.__setattr__(self, field, default)
+
+        require_integer("n_hid", self.n_hid, at_least=1)
+        require_integer("n_ch", self.n_ch, at_least=1)
+        if is_wave:
+            require_integer("ksize", self.ksize, at_least=1)
+            allowed = f"an odd number from 1 to n-hid = {self.n_hid}"
+            require(self.ksize % 2 == 1 and self.ksize <= self.n_hid, "ksize", self.ksize, allowed)
+            require(self.ksize >= 3 or self.init != "shift", "ksize", self.ksize, "3 or more for the shift (see init)")
+        else:
+            require(self.ksize is None, "ksize", self.ksize, f"left out: {self.model} has no taps")
+        require_choice("act", self.act, ACTIVATIONS)
+        require_choice("init", self.init, KERNEL_INITS)
+        require_choice("bias_init", self.bias_init, BIAS_INITS)
+
+
+def build(config: ModelConfig, input_size: int, output_size: int, outputs: Literal["all", "last"]) -> Model:
+    """The model that a config names, for D inputs and O outputs, read at every step or the last."""
+    named = MODELS[config.model]
+    options = dict(
+        activation=config.act,
+        kernel_init=config.init,
+        encoder_init=named.encoder_init,
+        bias_init=config.bias_init,
+        freeze_encoder=config.freeze_encoder,
+        freeze_recurrence=config.freeze_recurrence,
+    )
+    if named.family == "wave":
+        cell = cells.wave(config.n_ch, config.n_hid, config.ksize, local=named.local, **options)
+    else:
+        cell = cells.elman(config.n_hid, channels=config.n_ch, **options)
+    return recurrent(cell, named.readout(output_size), input_size, outputs=outputs)

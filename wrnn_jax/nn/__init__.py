@@ -1,0 +1,46 @@
+"""Cells as Flax cells: :mod:`wrnn_jax.nn.linen` and :mod:`wrnn_jax.nn.nnx`.
+
+Both modules offer the same two names: ``WaveRNNCell``, and ``AdaptedCell``, which makes a Flax cell
+of any :class:`wrnn_jax.cells.Cell`. They hold no equation of their own. Their parameters are the
+tree of the pure cell, so parameters go from one to the other with no conversion::
+
+    pure, module = wave(6, 100), linen.WaveRNNCell(6, 100)
+    params = module.init(key, carry, x)["params"]     # {"encoder": {…}, "recurrence": {…}}
+    carry, y = pure.step(params, carry, x)            # linen -> pure
+    carry, y = module.apply({"params": pure.init(key, D)}, carry, x)    # pure -> linen
+
+    module = nnx.WaveRNNCell(D, 6, 100, rngs=flax.nnx.Rngs(0))
+    carry, y = pure.step(module.params, carry, x)     # nnx -> pure
+    flax.nnx.update(module, pure.init(key, D))        # pure -> nnx
+
+This file holds what the two share; only the two modules import Flax.
+"""
+
+import inspect
+from typing import Any
+
+import jax
+
+from wrnn_jax.cells import Cell, wave
+from wrnn_jax.cells.parts import cast
+from wrnn_jax.typing import Array, Carry, Key, Params
+
+
+def wave_of(module: Any) -> Cell:
+    """The wave cell whose options are the attributes of ``module``."""
+    return wave(**{option: getattr(module, option) for option in inspect.signature(wave).parameters})
+
+
+def init(module: Any, key: Key, input_size: int) -> Params:
+    """``cell.init`` in ``param_dtype``."""
+    return cast(module.cell.init(key, input_size), module.param_dtype)
+
+
+def step(module: Any, params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
+    """``cell.step`` computed in ``dtype``, or in ``param_dtype`` if that is None.
+
+    The carry comes back in the dtype it came in: a scan over time refuses one whose dtype changes.
+    """
+    dtype = module.param_dtype if module.dtype is None else module.dtype
+    new_carry, y = module.cell.step(params, cast(carry, dtype), x)
+    return jax.tree.map(lambda new, old: cast(new, old.dtype), new_carry, carry), y

@@ -1,0 +1,118 @@
+"""Cells for ``flax.linen.RNN``."""
+
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from wrnn_jax.cells import Cell
+from wrnn_jax.nn import init, step, wave_of
+from wrnn_jax.typing import Array, Carry, Key, Params, Shape
+
+__all__ = ["AdaptedCell", "WaveRNNCell"]
+
+
+class _LinenCell(nn.RNNCellBase):
+    """A linen cell whose mathematics are ``self.cell``; subclasses give ``cell``, ``dtype`` and ``param_dtype``."""
+
+    @nn.compact
+    def __call__(self, carry: Carry, x: Array) -> tuple[Carry, Array]:
+        """One step: ``(carry, x (*batch, D)) -> (carry, y (*batch, F))``."""
+        return step(self, self._parameters(x.shape[-1]), carry, x)
+
+    @nn.nowrap
+    def initialize_carry(self, rng: Key, input_shape: Shape) -> Carry:
+        """h_0 in ``param_dtype`` for inputs of shape ``(*batch, D)``; ``rng`` is not used."""
+        return self.cell.initial_carry(input_shape[:-1], self.param_dtype)
+
+    @property
+    def num_feature_axes(self) -> int:
+        """1: the last axis of x. The axes of the carry do not count."""
+        return 1
+
+    def _parameters(self, input_size: int) -> Params:
+        """Declare the tree that ``cell.init`` gives, each of its names a parameter of this module."""
+        # One key for the whole tree, so that it is one draw of cell.init. Where no key is given nothing
+        # is drawn: Flax then only asks for the shapes, or refuses.
+        key = self.make_rng("params") if self.has_rng("params") else jax.random.key(0)
+        tree = jax.eval_shape(lambda: init(self, key, input_size))
+        if not isinstance(tree, dict):
+            return self.param("tree", lambda _: init(self, key, input_size))
+        return {name: self.param(name, lambda _, name=name: init(self, key, input_size)[name]) for name in tree}
+
+
+class AdaptedCell(_LinenCell):
+    """Any :class:`wrnn_jax.cells.Cell` as a linen cell::
+
+        (carry, y) = cell.step(params, carry, x)
+
+    The collection ``"params"`` is the tree of ``cell.init`` itself (one that is no dict stands under
+    the name ``"tree"``). The carry may be any pytree.
+
+    Example::
+
+        rnn = nn.RNN(AdaptedCell(elman(100)))
+        variables = rnn.init(jax.random.key(0), xs)        # xs (B, T, D)
+        ys = rnn.apply(variables, xs)                      # (B, T, F)
+
+    Attributes:
+      cell: the pure cell. Keep one ``Cell`` and use it again: two of them are never equal, and so are
+        two modules that hold them, where a compiled function takes a module as a static argument.
+      dtype: of the computation and of y; ``param_dtype`` if not given.
+      param_dtype: of the parameters and of the first carry. A carry comes back in the dtype it had.
+    """
+
+    cell: Cell
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+
+class WaveRNNCell(_LinenCell):
+    """The Wave-RNN (wRNN) as a linen cell::
+
+        h_{t+1} = σ( u ⋆ h_t + b_u + V x_t + b_V ),     h_0 = 0,     y_t = h_{t+1}
+
+    Carry: h ``(*batch, C, N)``. Output: h flattened channel-major, ``(*batch, C·N)``.
+    Parameters: ``{"encoder": {"kernel": V, "bias": b_V}, "recurrence": {"kernel": u, "bias": b_u}}``,
+    those of :func:`wrnn_jax.cells.wave`.
+
+    Example::
+
+        rnn = nn.RNN(WaveRNNCell(channels=6, neurons=100))
+        variables = rnn.init(jax.random.key(0), xs)        # xs (B, T, D)
+        ys = rnn.apply(variables, xs)                      # (B, T, 600)
+
+    Attributes:
+      dtype: of the computation and of y; ``param_dtype`` if not given.
+      param_dtype: of the parameters and of the first carry. A carry comes back in the dtype it had.
+      channels, neurons, …: every other one is an option of :func:`wrnn_jax.cells.wave`, explained there.
+
+    Raises:
+      ValueError: as :func:`wrnn_jax.cells.wave`, when the module is made.
+
+    Source: Keller et al. 2024, section 2.2, eq. 1 to 3 and "Initialization".
+    """
+
+    channels: int
+    neurons: int
+    taps: int = 3
+    activation: Literal["relu", "tanh", "identity"] = "relu"
+    kernel_init: Literal["shift", "identity", "random"] = "shift"
+    encoder_init: Literal["sparse", "dense"] = "sparse"
+    bias_init: Literal["zeros", "random"] = "zeros"
+    form: Literal["roll", "conv"] = "roll"
+    local: bool = False
+    freeze_encoder: bool = False
+    freeze_recurrence: bool = False
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    def __post_init__(self):
+        super().__post_init__()
+        wave_of(self)
+
+    @property
+    def cell(self) -> Cell:
+        """The pure cell."""
+        return wave_of(self)

@@ -1,0 +1,136 @@
+"""Cells for ``flax.nnx.RNN``."""
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from wrnn_jax.cells import Cell
+from wrnn_jax.nn import init, step, wave_of
+from wrnn_jax.typing import Array, Carry, Params, Shape
+from wrnn_jax.validation import require, require_integer
+
+__all__ = ["AdaptedCell", "WaveRNNCell"]
+
+
+class _NNXCell(nnx.RNNCellBase):
+    """An nnx cell whose mathematics are ``self.cell``; subclasses are dataclasses that give it and its ``in_features``,
+    ``dtype``, ``param_dtype`` and ``rngs``."""
+
+    def __post_init__(self, rngs: nnx.Rngs):
+        require_integer("in_features", self.in_features, at_least=1)
+        tree = init(self, rngs.params(), self.in_features)
+        parts = tree if isinstance(tree, dict) else {"tree": tree}
+        self._structure = jax.tree.structure(tree)
+        self._names = tuple(parts)
+        for name, part in parts.items():
+            require(name not in dir(self), "parameter", name, "a name that the module has no attribute of")
+            setattr(self, name, nnx.data(jax.tree.map(nnx.Param, part)))
+
+    @property
+    def params(self) -> Params:
+        """The parameters as the pure cell takes them: the tree of ``cell.init``, its leaves plain arrays."""
+        parts = {name: getattr(self, name) for name in self._names}
+        leaves = jax.tree.leaves(parts, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+        return jax.tree.unflatten(self._structure, [leaf[...] for leaf in leaves])
+
+    def __call__(self, carry: Carry, x: Array) -> tuple[Carry, Array]:
+        """One step: ``(carry, x (*batch, D)) -> (carry, y (*batch, F))``."""
+        return step(self, self.params, carry, x)
+
+    def initialize_carry(self, input_shape: Shape, rngs: nnx.Rngs | nnx.RngStream | None = None) -> Carry:
+        """h_0 in ``param_dtype`` for inputs of shape ``(*batch, D)``; ``rngs`` is not used."""
+        return self.cell.initial_carry(input_shape[:-1], self.param_dtype)
+
+    @property
+    def num_feature_axes(self) -> int:
+        """1: the last axis of x. The axes of the carry do not count."""
+        return 1
+
+
+@nnx.dataclass(eq=False)
+class AdaptedCell(_NNXCell):
+    """Any :class:`wrnn_jax.cells.Cell` as an nnx cell::
+
+        (carry, y) = cell.step(params, carry, x)
+
+    Every name of the tree of ``cell.init`` is an attribute with an ``nnx.Param`` for each leaf (a tree
+    that is no dict stands under the name ``"tree"``; ``nnx.update`` wants the entries of a list or tuple
+    as a dict numbered from 0). The carry may be any pytree.
+
+    Example::
+
+        rnn = nnx.RNN(AdaptedCell(elman(100), in_features=10, rngs=nnx.Rngs(0)))
+        ys = rnn(xs)                                       # xs (B, T, 10) -> (B, T, F)
+
+    Attributes:
+      cell: the pure cell. Keep one ``Cell`` and use it again: two of them are never equal, and so are
+        the graph definitions of two modules that hold them.
+      in_features: D.
+      dtype: of the computation and of y; ``param_dtype`` if not given.
+      param_dtype: of the parameters and of the first carry. A carry comes back in the dtype it had.
+      rngs: its stream ``params`` starts the parameters.
+
+    Raises:
+      ValueError: for ``in_features`` below 1, or a parameter named like an attribute of the module.
+    """
+
+    cell: Cell
+    in_features: int
+    _: dataclasses.KW_ONLY
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+    rngs: dataclasses.InitVar[nnx.Rngs]
+
+
+@nnx.dataclass(eq=False)
+class WaveRNNCell(_NNXCell):
+    """The Wave-RNN (wRNN) as an nnx cell::
+
+        h_{t+1} = σ( u ⋆ h_t + b_u + V x_t + b_V ),     h_0 = 0,     y_t = h_{t+1}
+
+    Carry: h ``(*batch, C, N)``. Output: h flattened channel-major, ``(*batch, C·N)``.
+    Parameters: ``encoder["kernel"]`` V, ``encoder["bias"]`` b_V, ``recurrence["kernel"]`` u and
+    ``recurrence["bias"]`` b_u, shaped as in :func:`wrnn_jax.cells.wave`.
+
+    Example::
+
+        rnn = nnx.RNN(WaveRNNCell(in_features=10, channels=6, neurons=100, rngs=nnx.Rngs(0)))
+        ys = rnn(xs)                                       # xs (B, T, 10) -> (B, T, 600)
+
+    Attributes:
+      in_features: D.
+      dtype: of the computation and of y; ``param_dtype`` if not given.
+      param_dtype: of the parameters and of the first carry. A carry comes back in the dtype it had.
+      rngs: its stream ``params`` starts the parameters.
+      channels, neurons, …: every other one is an option of :func:`wrnn_jax.cells.wave`, explained there.
+
+    Raises:
+      ValueError: as :func:`wrnn_jax.cells.wave`, and for ``in_features`` below 1.
+
+    Source: Keller et al. 2024, section 2.2, eq. 1 to 3 and "Initialization".
+    """
+
+    in_features: int
+    channels: int
+    neurons: int
+    taps: int = 3
+    _: dataclasses.KW_ONLY
+    activation: Literal["relu", "tanh", "identity"] = "relu"
+    kernel_init: Literal["shift", "identity", "random"] = "shift"
+    encoder_init: Literal["sparse", "dense"] = "sparse"
+    bias_init: Literal["zeros", "random"] = "zeros"
+    form: Literal["roll", "conv"] = "roll"
+    local: bool = False
+    freeze_encoder: bool = False
+    freeze_recurrence: bool = False
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+    rngs: dataclasses.InitVar[nnx.Rngs]
+
+    @property
+    def cell(self) -> Cell:
+        """The pure cell."""
+        return wave_of(self)

@@ -1,0 +1,87 @@
+"""Readouts: from the flattened hidden state to the outputs, as a pair of pure functions."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+
+from wrnn_jax.cells.base import Cell
+from wrnn_jax.cells.parts import affine, cast, uniform_fan_in
+from wrnn_jax.typing import Array, Carry, Key, Params
+from wrnn_jax.validation import require_integer
+
+
+class Readout(NamedTuple):
+    """``init(key, input_size)`` -> params; ``apply(params, y)``: y ``(*batch, F)`` -> ``(*batch, O)``."""
+
+    init: Callable[[Key, int], Params]
+    apply: Callable[[Params, Array], Array]
+    output_size: int
+
+
+def linear(output_size: int) -> Readout:
+    """y = W h + b. Parameters ``{"output": {"kernel": W (O, F), "bias": b (O,)}}``, both U(−1/√F, 1/√F).
+
+    Source: Keller et al. 2024, eq. 3; the start is that of the authors' framework.
+    """
+    require_integer("output_size", output_size, at_least=1)
+
+    def init(key: Key, input_size: int) -> Params:
+        return {"output": _init_dense(key, input_size, output_size)}
+
+    def apply(params: Params, y: Array) -> Array:
+        return affine(cast(params["output"], y.dtype), y)
+
+    return Readout(init, apply, output_size)
+
+
+def mlp(output_size: int, hidden_size: int = 100) -> Readout:
+    """y = W₂ ReLU(W₁ h + b₁) + b₂, the paper's "+ MLP".
+
+    Parameters ``{"hidden": {"kernel": W₁ (H, F), "bias": b₁ (H,)}, "output": {"kernel": W₂ (O, H),
+    "bias": b₂ (O,)}}``, each U(−1/√fan_in, 1/√fan_in). H = 100 in the authors' program.
+    """
+    require_integer("output_size", output_size, at_least=1)
+    require_integer("hidden_size", hidden_size, at_least=1)
+
+    def init(key: Key, input_size: int) -> Params:
+        hidden_key, output_key = jax.random.split(key)
+        return {
+            "hidden": _init_dense(hidden_key, input_size, hidden_size),
+            "output": _init_dense(output_key, hidden_size, output_size),
+        }
+
+    def apply(params: Params, y: Array) -> Array:
+        params = cast(params, y.dtype)
+        return affine(params["output"], jax.nn.relu(affine(params["hidden"], y)))
+
+    return Readout(init, apply, output_size)
+
+
+def with_readout(cell: Cell, readout: Readout) -> Cell:
+    """The cell whose output is what the readout makes of ``cell``'s, inside the loop over time.
+
+    Parameters ``{"cell": …, "readout": …}``; the carry is the cell's. The hidden states of all steps
+    then need not be stored to be read.
+    """
+
+    def init(key: Key, input_size: int) -> Params:
+        cell_key, readout_key = jax.random.split(key)
+        return {
+            "cell": cell.init(cell_key, input_size),
+            "readout": readout.init(readout_key, cell.output_size),
+        }
+
+    def step(params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
+        carry, y = cell.step(params["cell"], carry, x)
+        return carry, readout.apply(params["readout"], y)
+
+    return Cell(init, cell.initial_carry, step, cell.hidden, readout.output_size)
+
+
+def _init_dense(key: Key, input_size: int, output_size: int) -> Params:
+    kernel_key, bias_key = jax.random.split(key)
+    return {
+        "kernel": uniform_fan_in(kernel_key, (output_size, input_size), input_size),
+        "bias": uniform_fan_in(bias_key, (output_size,), input_size),
+    }

@@ -1,0 +1,1 @@
+"""Training: the compiled loop, its hyper-parameters, checkpoints, and the run directory."""

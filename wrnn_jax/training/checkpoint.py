@@ -1,0 +1,93 @@
+"""Checkpoints by Orbax: written whole or not at all, and believed only if every byte is as it was."""
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+KEPT = 3
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written, or none could be read; what was saved is untouched."""
+
+
+class Checkpoints:
+    """The checkpoints of one run: a folder for each step, the newest three kept.
+
+    Orbax writes beside and renames, so a killed process leaves no half checkpoint under a step's name.
+    A digest of the arrays is stored with them: Orbax itself returns wrong numbers for a flipped bit.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder.absolute()
+        # Its warnings on unfinished folders and its progress are for its developers, not for our users.
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, enable_async_checkpointing=False)
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
+
+    def save(self, step: int, state: Any) -> None:
+        """Write ``state`` as that of ``step``, replacing an unreadable one of the same step.
+
+        Raises:
+          CheckpointError: if it could not be written, with the reason.
+        """
+        state = jax.tree.map(np.array, state)
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), digest=ocp.args.JsonSave(_digest(state)))
+        try:
+            if step in self._manager.all_steps():
+                self._manager.delete(step)
+            self._manager.save(step, args=args, force=True)
+        except Exception as error:  # Orbax and tensorstore raise many kinds, for a full disk as well.
+            raise CheckpointError(f"cannot write checkpoint {step} in {self._folder}: {_first_line(error)}") from error
+
+    def restore(self, like: Any) -> tuple[Any | None, list[str]]:
+        """The state of the newest whole checkpoint.
+
+        Args:
+          like: a state of the same structure, shapes and dtypes.
+
+        Returns:
+          (state, notes): None if there is no checkpoint at all; a note for each newer checkpoint that
+          was passed over as unreadable.
+
+        Raises:
+          CheckpointError: if there are checkpoints and none can be read.
+        """
+        notes = []
+        like = jax.eval_shape(lambda: like)
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(like), digest=ocp.args.JsonRestore())
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                stored = self._manager.restore(step, args=args)
+                if stored.digest != _digest(stored.state):
+                    raise ValueError("its numbers are not those that were written")
+            except Exception as error:  # As many kinds as there are ways to damage a file.
+                notes.append(f"checkpoint {step} is unreadable ({_first_line(error)})")
+                continue
+            return stored.state, notes
+        if notes:
+            raise CheckpointError(f"no readable checkpoint in {self._folder}: " + "; ".join(notes))
+        return None, notes
+
+    def close(self) -> None:
+        """Free what Orbax holds."""
+        self._manager.close()
+
+
+def _digest(state: Any) -> dict[str, str]:
+    """SHA-256 over every array's path, dtype, shape and bytes."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        leaf = np.asarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return {"sha256": digest.hexdigest()}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -1,0 +1,170 @@
+"""The run directory: everything about one run, written so that a crash leaves nothing half done."""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from wrnn_jax.validation import InvalidValue
+
+UNCHANGING = ("max_steps", "stop_below", "log_interval", "checkpoint_interval", "logdir", "resume", "preset", "eval_only")
+"""Fields that do not change what a step computes: a resumed run may have others than before."""
+
+
+class RunDirectory:
+    """``config.json``, ``metrics.jsonl``, ``summary.json``, ``checkpoints/``, ``figures/``, ``tensorboard/``.
+
+    Args:
+      path: the folder; made if it is not there.
+      config: the run's config, a dataclass of dataclasses.
+      resume: whether to continue what the folder holds.
+
+    Raises:
+      InvalidValue: if the folder holds a run and ``resume`` is false, if it holds none and ``resume``
+        is true, or if its config differs in a field that matters.
+    """
+
+    def __init__(self, path: Path, config: Any, resume: bool):
+        self.path = path.absolute()
+        self.checkpoints = self.path / "checkpoints"
+        self.figures = self.path / "figures"
+        config = _plain(config)
+        stored = self._stored_config()
+        if stored is not None:
+            _require_same(stored, config, self.path)
+            if not resume and any(self.checkpoints.glob("[0-9]*")):
+                raise InvalidValue("logdir", str(path), "an empty folder, or go with --resume: it holds a run already")
+        elif resume:
+            raise InvalidValue("logdir", str(path), "a run's folder for --resume or --eval-only: it holds no config.json")
+        elif self.path.is_dir() and any(self.path.iterdir()):
+            raise InvalidValue("logdir", str(path), "a run's folder or an empty one: it holds other files")
+        self._about = {"config": config, "versions": _versions(), "device": device(), "commit": _commit(), "argv": sys.argv}
+
+    def create(self) -> None:
+        """Make the folders and write ``config.json``.
+
+        Raises:
+          InvalidValue: if that cannot be, with the reason.
+        """
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            self.figures.mkdir(exist_ok=True)
+            write_atomically(self.path / "config.json", _json(self._about, indent=2))
+        except OSError as error:
+            raise InvalidValue("logdir", str(self.path), f"a folder that can be written ({error.strerror})") from error
+
+    def rewind(self, step: int) -> None:
+        """Drop the metrics of later steps: a resumed run will make them again."""
+        kept = [row for row in self.metrics() if row["step"] <= step]
+        write_atomically(self.path / "metrics.jsonl", "".join(_json(row) + "\n" for row in kept))
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of ``metrics.jsonl``."""
+        return read_metrics(self.path)
+
+    def record(self, row: Mapping[str, Any]) -> None:
+        """Append a row to ``metrics.jsonl``."""
+        with (self.path / "metrics.jsonl").open("a") as file:
+            file.write(_json(row) + "\n")
+
+    def summarise(self, summary: Mapping[str, Any]) -> None:
+        """Write ``summary.json``."""
+        write_atomically(self.path / "summary.json", _json(summary, indent=2))
+
+    def _stored_config(self) -> dict[str, Any] | None:
+        file = self.path / "config.json"
+        if not file.exists():
+            return None
+        try:
+            return json.loads(file.read_text())["config"]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise InvalidValue("logdir", str(self.path), f"a run's folder: its config.json is unreadable ({error})") from error
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a run's ``metrics.jsonl``; a last line that a crash cut short is left out."""
+    file = path / "metrics.jsonl"
+    rows = []
+    for line in file.read_text().splitlines() if file.exists() else ():
+        with contextlib.suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
+    return rows
+
+
+def device() -> str:
+    """The devices that compute, in words."""
+    devices = jax.devices()
+    return f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform}), host {platform.machine()}, {os.cpu_count()} cores"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write beside, then rename: readers see the old file or the new one, whole."""
+    beside = path.with_name(path.name + ".part")
+    with beside.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def _require_same(stored: Mapping[str, Any], config: Mapping[str, Any], path: Path) -> None:
+    """Raise for the first field that differs and matters."""
+    before, now = _flat(stored), _flat(config)
+    for field in sorted(before.keys() | now.keys()):
+        if field not in UNCHANGING and before.get(field) != now.get(field):
+            raise InvalidValue(field, now.get(field), f"{before.get(field)!r}, as in the run that {path} holds")
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of all sections; their names are unique, as they are flags."""
+    return {field: value for section in config.values() for field, value in section.items()}
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """As JSON gives it back, so that what is compared is what is stored."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def _json(value: Any, **options: Any) -> str:
+    """Standard JSON: numbers that are not finite become null."""
+
+    def finite(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: finite(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [finite(item) for item in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(finite(value), allow_nan=False, ensure_ascii=False, **options)
+
+
+def _versions() -> dict[str, str]:
+    packages = ("wrnn_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    found = {"python": platform.python_version()}
+    for package in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+def _commit() -> str | None:
+    """The commit that the code stands at, with "+" if files differ from it; None outside a checkout."""
+
+    def git(*arguments: str) -> str:
+        here = Path(__file__).parent
+        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,26 @@
+"""The letters that name axes, and the array aliases, used in every signature and docstring.
+
+==  ==========================================================
+B   sequences in a batch (``*batch``: any number of batch axes)
+T   time steps
+D   input features
+C   channels: circular rings of neurons
+N   neurons of one channel (the paper's n; it calls C·N "N")
+K   taps: the width of the recurrent kernel (the paper's f)
+O   outputs of the readout
+==  ==========================================================
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+Array = jax.Array
+Key = jax.Array
+"""A typed key, as ``jax.random.key`` makes it."""
+Params = Any
+"""A pytree of arrays."""
+Carry = Any
+"""A pytree of arrays, each with the batch axes first."""
+Shape = Sequence[int]
