@@ -23,7 +23,7 @@ from wrnn_jax.training.checkpoint import CheckpointError, Checkpoints
 from wrnn_jax.training import fit as fitting
 from wrnn_jax.training.loop import make_trainer
 from wrnn_jax.training.rundir import UNCHANGING, RunDirectory
-from wrnn_jax.validation import InvalidValue, require_choice
+from wrnn_jax.validation import InvalidValue, require, require_choice
 
 USAGE_ERROR = 2
 FAILURE = 1
@@ -36,7 +36,7 @@ class RunConfig:
     logdir: str | None = None
     """The run directory (if not given: a readable name below runs/)."""
     resume: bool = False
-    """Continue the run that the run directory holds, from its newest whole checkpoint."""
+    """Continue the run that the run directory holds, from its newest whole checkpoint; begin it if there is none."""
     preset: str | None = None
     """Defaults from the paper: paper (its best settings for that T and model). Flags given beside it win."""
     eval_only: bool = False
@@ -185,13 +185,14 @@ def run(
 
 
 def _evaluate_only(directory: RunDirectory, trainer, config: Any) -> int:
+    allowed = "a run's folder with a checkpoint to evaluate"
+    require(directory.checkpoints.is_dir(), "logdir", str(directory.path), allowed)
     checkpoints = Checkpoints(directory.checkpoints)
     state, notes = checkpoints.restore(trainer.init(config.train.seed))
     checkpoints.close()
     for note in notes:
         print(note, file=sys.stderr)
-    if state is None:
-        raise InvalidValue("logdir", str(directory.path), "a run's folder with a checkpoint to evaluate")
+    require(state is not None, "logdir", str(directory.path), allowed)
     print(json.dumps({"step": int(state.step), **fitting.evaluate(trainer, state)}))
     return 0
 

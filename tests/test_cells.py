@@ -71,7 +71,7 @@ def numpy_wave_step(params, activation, hidden, x):
     return new
 
 
-@settings(max_examples=8)
+@settings(max_examples=6)
 @given(shape=ring_shapes(), batch=st.lists(st.integers(1, 3), max_size=2))
 def test_every_form_is_the_circulant_matrix(shape, batch):
     """roll, conv, and local with one kernel at every position: all are the dense (C·N, C·N) matrix of the kernel."""
@@ -171,7 +171,7 @@ def test_identity_start_keeps_every_neuron(cell):
     np.testing.assert_allclose(new, np.tanh(carry), rtol=1e-5)
 
 
-@settings(max_examples=8)
+@settings(max_examples=6)
 @given(shape=ring_shapes(), turn=st.integers(0, 8))
 def test_rolling_the_start_rolls_the_trajectory(random_params, shape, turn):
     """Convolutions commute with translations; the untied variant and the encoder do not, so there is no input."""

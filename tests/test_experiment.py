@@ -173,9 +173,16 @@ def test_eval_only_prints_the_metrics_and_writes_nothing(done, capsys):
     assert before == {path: path.stat().st_mtime_ns for path in done.rglob("*")}
 
 
-def test_eval_only_and_resume_need_a_run(capsys, tmp_path):
-    for flag in ("--eval-only", "--resume"):
-        assert "holds no config.json" in refusal(capsys, "--logdir", tmp_path / "none", flag)
+def test_eval_only_needs_a_run(capsys, tmp_path):
+    assert "a checkpoint to evaluate" in refusal(capsys, "--logdir", tmp_path / "none", "--eval-only")
+    assert not (tmp_path / "none").exists()
+
+
+def test_resume_begins_a_run_that_was_not_begun(tmp_path):
+    """One line of a job script then does for the first start and for every later one."""
+    for steps in (5, 10):
+        assert run("--max-steps", steps, "--log-interval", 5, "--logdir", tmp_path / "r", "--resume") == 0
+    assert [row["step"] for row in rows(tmp_path / "r")] == [5, 10]
 
 
 def test_a_folder_with_other_files_is_not_taken_for_a_run(capsys, tmp_path):

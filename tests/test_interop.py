@@ -161,11 +161,6 @@ def test_channels_of_a_dense_network_are_its_presentation():
     np.testing.assert_array_equal(np.reshape(rings, (2, 5, 1, 12)), ring)
 
 
-def to_do(*values):
-    """A case that the library does not refuse by name yet."""
-    return pytest.param(*values, marks=pytest.mark.xfail(strict=True, reason="not refused by name yet"))
-
-
 def without(name):
     return lambda arrays: {key: value for key, value in arrays.items() if key != name}
 
@@ -184,9 +179,9 @@ BAD = [
     (CONV, with_array("cell.Wx.bias", 23), "cell.Wx.bias = (23,)"),
     (CONV, with_array("cell.Wy.weight", 3, 2, 3), "cell.Wy.weight = (3, 2, 3)"),
     (CONV, with_array("cell.Wy.weight", 3, 3, 3, 3), "cell.Wy.weight = (3, 3, 3, 3)"),
-    to_do(CONV, with_array("cell.Wy.weight", 3, 3, 4), "cell.Wy.weight = (3, 3, 4)"),
-    to_do(CONV, with_array("cell.Wy.weight", 3, 3, 11), "cell.Wy.weight = (3, 3, 11)"),
-    to_do(CONV, with_array("cell.Wy.weight", 0, 0, 3), "cell.Wy.weight = (0, 0, 3)"),
+    (CONV, with_array("cell.Wy.weight", 3, 3, 4), "cell.Wy.weight = (3, 3, 4)"),
+    (CONV, with_array("cell.Wy.weight", 3, 3, 11), "cell.Wy.weight = (3, 3, 11)"),
+    (CONV, with_array("cell.Wy.weight", 0, 0, 3), "cell.Wy.weight = (0, 0, 3)"),
     (CONV, with_array("cell.Wy.bias", 24), "cell.Wy.bias = (24,)"),
     (LOCAL, with_array("cell.Wy.weight", 1, 3, 3, 7, 3), "cell.Wy.weight = (1, 3, 3, 7, 3)"),
     (LOCAL, with_array("cell.Wy.weight", 2, 3, 3, 8, 3), "cell.Wy.weight = (2, 3, 3, 8, 3)"),
@@ -213,7 +208,7 @@ def test_bad_arrays_are_refused_by_name(kind, spoil, named):
     [
         ("conv", {"channels": 4}, "channels = 4: must be 3, as cell.Wy.weight has it"),
         ("dense", {"channels": 5}, "channels = 5: must be a divisor of C·N = 24"),
-        to_do("dense", {"channels": 0}, "channels = 0: must be a divisor of C·N = 24"),
+        ("dense", {"channels": 0}, "channels = 0: must be a divisor of C·N = 24"),
         ("dense", {"channels": -3}, "channels = -3: must be a divisor of C·N = 24"),
         ("conv", {"activation": "gelu"}, "activation = 'gelu': must be one of relu, tanh, identity"),
     ],
@@ -224,8 +219,14 @@ def test_bad_options_are_refused_by_name(kind, options, message):
         from_authors(authors_weights(kind), **options)
 
 
-@pytest.mark.parametrize("params", [None, {}, to_do({"cell": {}, "readout": {}})], ids=["none", "empty", "no parts"])
+@pytest.mark.parametrize("params", [None, {}, ({"cell": {}, "readout": {}})], ids=["none", "empty", "no parts"])
 def test_parameters_of_other_models_have_no_authors_names(params):
     model, _ = from_authors(authors_weights("conv"))
     with pytest.raises(ValueError, match=r"^params = "):
         to_authors(model, params)
+
+
+@pytest.mark.parametrize("params", [{"cell": {}, "readout": {}}, {}, [1.0], {"cell": {"A": 1.0}, "readout": {}}])
+def test_parameters_of_something_else_are_refused(params):
+    with pytest.raises(ValueError, match="^params = .*: must be the parameters of a recurrent model"):
+        to_authors(None, params)

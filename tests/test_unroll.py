@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 
 from wrnn_jax import Cell, unroll
 from wrnn_jax.cells import elman, wave
+from wrnn_jax.readouts import linear, mlp, with_readout
 
 
 def two_speed_cell(units=4):
@@ -84,7 +85,7 @@ def test_unroll_is_the_python_loop(random_params, name, steps):
     assert_close(actual, expected)
 
 
-@settings(max_examples=6)
+@settings(max_examples=5)
 @given(batch=st.lists(st.integers(1, 3), max_size=2), steps=st.integers(1, 6), cut=st.integers(1, 5))
 def test_options_are_views_of_one_computation(random_params, batch, steps, cut):
     """Axis order, outputs, the default carry, and a sequence cut in two, whose second part starts from the first's."""
@@ -131,8 +132,9 @@ def with_remat(remat, outputs):
     return value_and_gradients(forward, {"A": normal(4, 4) / 2, "V": normal(3, 4)}, normal(2, 7, 3), start(cell, 2))
 
 
-@pytest.mark.parametrize("outputs", ["all", "last"])
-@pytest.mark.parametrize("remat", [True, 1, 3, 7, 50])
+@pytest.mark.parametrize(
+    ("remat", "outputs"), [(True, "all"), (3, "all"), (7, "all"), (50, "all"), (True, "last"), (1, "last")]
+)
 def test_remat_changes_neither_value_nor_gradient(remat, outputs):
     """Segments that divide the time or not, of one step, of all, and longer than the sequence."""
     assert_close(with_remat(remat, outputs), with_remat(False, outputs), tolerance=1e-6)
@@ -233,3 +235,47 @@ def test_bad_arguments_are_refused_by_name(random_params, shape, options, messag
     cell = CELLS["wave"]
     with pytest.raises(ValueError, match="^" + re.escape(message) + "$"):
         unroll(cell, random_params(cell, 3), np.zeros(shape, np.float32), **options)
+
+
+COMPOSED = {
+    "wave": wave(2, 4, 3, kernel_init="random", encoder_init="dense", bias_init="random", activation="tanh"),
+    "wave, frozen": wave(2, 4, freeze_encoder=True, freeze_recurrence=True),
+    "elman": elman(4, channels=2),
+    "wave, linear": with_readout(wave(2, 5, 5), linear(3)),
+    "elman, mlp": with_readout(elman(4), mlp(3, 6)),
+}
+
+
+@pytest.mark.parametrize("outputs", ["all", "last"])
+@pytest.mark.parametrize("name", COMPOSED)
+def test_fused_loop_is_the_scan(random_params, name, outputs):
+    """For cells with and without a readout: values, final carry, and every gradient."""
+    cell = COMPOSED[name]
+    arguments = random_params(cell, 3, scale=0.5), normal(2, 7, 3), start(cell, 2)
+    scan, fused = (
+        value_and_gradients(
+            lambda params, xs, carry, backend=backend: unroll(
+                cell, params, xs, carry=carry, outputs=outputs, backend=backend
+            )[:2],
+            *arguments,
+        )
+        for backend in ("scan", "fused")
+    )
+    assert_close(fused, scan)
+
+
+def test_auto_falls_back_where_there_is_no_fused_loop(random_params):
+    """A user's own cell, kernels of their own, a hidden trajectory, no batch axis: the scan."""
+    xs = normal(2, 5, 3)
+    for cell, options in (
+        (CELLS["two arrays"], {}),
+        (wave(2, 4, local=True), {}),
+        (wave(2, 4, form="conv"), {}),
+        (CELLS["wave"], {"return_hidden": True}),
+        (CELLS["wave"], {"remat": True}),
+    ):
+        params = random_params(cell, 3, scale=0.5)
+        expected = unroll(cell, params, xs, **options).outputs
+        np.testing.assert_array_equal(unroll(cell, params, xs, backend="auto", **options).outputs, expected)
+        with pytest.raises(ValueError, match="^backend = 'fused': must be 'scan' or 'auto' for this cell"):
+            unroll(cell, params, xs, backend="fused", **options)

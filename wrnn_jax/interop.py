@@ -54,16 +54,19 @@ def from_authors(
     require(kernel.ndim in (2, 3, 5), "cell.Wy.weight", kernel.shape, "(C, C, K), (1, C, C, N, K) or (C·N, C·N)")
     local = kernel.ndim == 5
     if kernel.ndim == 2:
-        rings = channels or 1
+        rings = 1 if channels is None else channels
         require(rings >= 1 and units % rings == 0, "channels", channels, f"a divisor of C·N = {units}")
         cell, state_shape = cells.elman(units // rings, channels=rings, activation=activation), (units,)
         recurrence_shape, bias_shape = (units, units), (units,)
     else:
         rings, taps = kernel.shape[-4 if local else 0], kernel.shape[-1]
         require(channels in (None, rings), "channels", channels, f"{rings}, as cell.Wy.weight has it")
+        require(rings >= 1, "cell.Wy.weight", kernel.shape, "of one channel or more")
         allowed = f"(C·N, D) with C·N a multiple of C = {rings}"
         require(units % rings == 0, "cell.Wx.weight", (units, inputs), allowed)
         neurons = units // rings
+        allowed = f"of an odd number of taps, at most N = {neurons}"
+        require(taps % 2 == 1 and taps <= neurons, "cell.Wy.weight", kernel.shape, allowed)
         # The start is never used; the random one is allowed for every number of taps.
         cell = cells.wave(rings, neurons, taps, activation=activation, kernel_init="random", local=local)
         state_shape = (rings, neurons)
@@ -105,10 +108,15 @@ def to_authors(model: Model, params: Params) -> dict[str, np.ndarray]:
     Raises:
       ValueError: for parameters that are not those of a recurrent model of this library.
     """
-    del model  # The parameters alone tell the shapes; it is taken so that the two functions mirror each other.
-    known = isinstance(params, Mapping) and set(params) == {"cell", "readout"}
-    require(known, "params", type(params).__name__, "the tree {cell: …, readout: …} of a recurrent model")
-    encoder, recurrence = params["cell"]["encoder"], params["cell"]["recurrence"]
+    del model  # The parameters tell every shape; it is taken so that the two functions mirror each other.
+    allowed = "the parameters of a recurrent model with a wave or dense cell"
+    try:
+        encoder, recurrence, readout = params["cell"]["encoder"], params["cell"]["recurrence"], params["readout"]
+        parts = [encoder, recurrence, *readout.values()]
+    except (TypeError, KeyError, AttributeError):
+        parts = []
+    known = bool(parts) and all(isinstance(part, Mapping) and part.keys() == {"kernel", "bias"} for part in parts)
+    require(known, "params", jax.tree.map(np.shape, params), allowed)
     kernel, bias = np.asarray(recurrence["kernel"]), np.asarray(recurrence["bias"])
     local = kernel.ndim == 4
     arrays = {
@@ -117,9 +125,9 @@ def to_authors(model: Model, params: Params) -> dict[str, np.ndarray]:
         "cell.Wy.weight": kernel[None] if local else kernel,
         "cell.Wy.bias": bias[None] if local else bias,
     }
-    for layer, name in (MLP_NAMES if "hidden" in params["readout"] else LINEAR_NAMES).items():
-        arrays[f"{name}.weight"] = np.asarray(params["readout"][layer]["kernel"])
-        arrays[f"{name}.bias"] = np.asarray(params["readout"][layer]["bias"])
+    for layer, name in (MLP_NAMES if "hidden" in readout else LINEAR_NAMES).items():
+        arrays[f"{name}.weight"] = np.asarray(readout[layer]["kernel"])
+        arrays[f"{name}.bias"] = np.asarray(readout[layer]["bias"])
     return arrays
 
 

@@ -11,7 +11,7 @@ from wrnn_jax.cells.base import Cell, unroll
 from wrnn_jax.cells.parts import ACTIVATIONS, BIAS_INITS, KERNEL_INITS
 from wrnn_jax.readouts import Readout, with_readout
 from wrnn_jax.typing import Array, Key, Params
-from wrnn_jax.validation import require, require_choice, require_integer
+from wrnn_jax.validation import require, require_choice, require_integer, require_switch
 
 
 class Model(NamedTuple):
@@ -37,6 +37,7 @@ def recurrent(
     *,
     outputs: Literal["all", "last"] = "all",
     remat: bool | int = False,
+    backend: Literal["scan", "fused", "auto"] = "auto",
 ) -> Model:
     """The model ``readout(cell(x))``, read at every step or the last; options as in :func:`unroll`."""
     composed = with_readout(cell, readout)
@@ -45,7 +46,7 @@ def recurrent(
         return composed.init(key, input_size)
 
     def apply(params: Params, xs: Array) -> Array:
-        return unroll(composed, params, xs, outputs=outputs, remat=remat).outputs
+        return unroll(composed, params, xs, outputs=outputs, remat=remat, backend=backend).outputs
 
     def hidden(params: Params, xs: Array) -> Array:
         return unroll(cell, params["cell"], xs, outputs="last", return_hidden=True).hidden
@@ -126,6 +127,8 @@ class ModelConfig:
         require_choice("act", self.act, ACTIVATIONS)
         require_choice("init", self.init, KERNEL_INITS)
         require_choice("bias_init", self.bias_init, BIAS_INITS)
+        require_switch("freeze_encoder", self.freeze_encoder)
+        require_switch("freeze_recurrence", self.freeze_recurrence)
 
 
 def build(config: ModelConfig, input_size: int, output_size: int, outputs: Literal["all", "last"]) -> Model:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection
+from numbers import Integral, Real
 from typing import Any
 
 
@@ -21,20 +22,29 @@ def require(condition: bool, field: str, value: Any, allowed: str) -> None:
 
 def require_choice(field: str, value: Any, choices: Collection[str]) -> None:
     """``value`` is one of ``choices``."""
-    require(value in choices, field, value, "one of " + ", ".join(choices))
+    require(value in tuple(choices), field, value, "one of " + ", ".join(choices))
+
+
+def require_switch(field: str, value: Any) -> None:
+    """``value`` is a boolean: the string "no" would be true."""
+    require(isinstance(value, bool), field, value, "True or False")
 
 
 def require_integer(field: str, value: Any, at_least: int) -> None:
     """``value`` is a whole number, ``at_least`` or more."""
-    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    is_integer = isinstance(value, Integral) and not isinstance(value, bool)
     require(is_integer and value >= at_least, field, value, f"a whole number, {at_least} or more")
 
 
 def require_nonnegative(field: str, value: float) -> None:
     """``value`` is a finite number, zero or more."""
-    require(math.isfinite(value) and value >= 0, field, value, "a finite number, 0 or more")
+    require(_is_finite(value) and value >= 0, field, value, "a finite number, 0 or more")
 
 
 def require_positive(field: str, value: float) -> None:
     """``value`` is a finite number above zero."""
-    require(math.isfinite(value) and value > 0, field, value, "a finite number above 0")
+    require(_is_finite(value) and value > 0, field, value, "a finite number above 0")
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)

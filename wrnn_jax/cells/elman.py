@@ -11,13 +11,13 @@ from wrnn_jax.cells.parts import (
     affine,
     cast,
     freeze,
+    fused_loop,
     init_encoder,
     require_cell_options,
-    require_switches,
     uniform_fan_in,
 )
 from wrnn_jax.typing import Array, Carry, Key, Params, Shape
-from wrnn_jax.validation import require_integer
+from wrnn_jax.validation import require_integer, require_switch
 
 
 def elman(
@@ -62,7 +62,8 @@ def elman(
     require_integer("neurons", neurons, at_least=1)
     require_integer("channels", channels, at_least=1)
     require_cell_options(activation, kernel_init, encoder_init, bias_init)
-    require_switches(freeze_encoder=freeze_encoder, freeze_recurrence=freeze_recurrence)
+    require_switch("freeze_encoder", freeze_encoder)
+    require_switch("freeze_recurrence", freeze_recurrence)
     units = channels * neurons
     sigma = ACTIVATIONS[activation]
     frozen = {"encoder": freeze_encoder, "recurrence": freeze_recurrence}
@@ -90,7 +91,7 @@ def elman(
     def hidden(carry: Carry) -> Array:
         return carry.reshape(*carry.shape[:-1], channels, neurons)
 
-    return Cell(init, initial_carry, step, hidden, output_size=units)
+    return Cell(init, initial_carry, step, hidden, units, fused_loop(activation, frozen))
 
 
 def irnn(

@@ -5,14 +5,18 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
-from wrnn_jax.typing import Array, Key, Params, Shape
-from wrnn_jax.validation import require, require_choice
+from wrnn_jax.kernels.fused import fused_unroll
+from wrnn_jax.typing import Array, Carry, Key, Params, Shape
+from wrnn_jax.validation import require_choice, require_integer
 
 ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,
     "tanh": jnp.tanh,
     "identity": lambda x: x,
 }
+PRECISION = jax.lax.Precision.HIGHEST
+"""Of every product: accelerators would else round float32 to fewer bits, and even a pure shift would lose the
+state's low bits at every one of hundreds of steps."""
 ENCODER_INITS = ("sparse", "dense")
 KERNEL_INITS = ("shift", "identity", "random")
 BIAS_INITS = ("zeros", "random")
@@ -24,12 +28,6 @@ def require_cell_options(activation: str, kernel_init: str, encoder_init: str, b
     require_choice("kernel_init", kernel_init, KERNEL_INITS)
     require_choice("encoder_init", encoder_init, ENCODER_INITS)
     require_choice("bias_init", bias_init, BIAS_INITS)
-
-
-def require_switches(**switches: bool) -> None:
-    """Raise ``ValueError`` for a switch that is no boolean: the string "no" would be true."""
-    for field, value in switches.items():
-        require(isinstance(value, bool), field, value, "True or False")
 
 
 def uniform_fan_in(key: Key, shape: Shape, fan_in: int) -> Array:
@@ -46,6 +44,7 @@ def init_encoder(key: Key, state_shape: tuple[int, int], input_size: int, encode
     ``"dense"``: normal with standard deviation 0.001; b_V = 0, or for ``bias_init="random"``
     U(−1/√D, 1/√D), as the authors leave it.
     """
+    require_integer("input_size", input_size, at_least=1)
     kernel_key, bias_key = jax.random.split(key)
     shape = (*state_shape, input_size)
     bias = jnp.zeros(state_shape)
@@ -59,7 +58,7 @@ def init_encoder(key: Key, state_shape: tuple[int, int], input_size: int, encode
 def affine(params: Params, x: Array) -> Array:
     """W x + b: x ``(*batch, D)``, W ``(*shape, D)``, b ``shape`` -> ``(*batch, *shape)``."""
     kernel, bias = params["kernel"], params["bias"]
-    return jnp.tensordot(x, kernel, axes=(-1, -1)) + bias.reshape((1,) * (x.ndim - 1) + bias.shape)
+    return jnp.tensordot(x, kernel, axes=(-1, -1), precision=PRECISION) + bias.reshape((1,) * (x.ndim - 1) + bias.shape)
 
 
 def freeze(params: Params, frozen: Mapping[str, bool]) -> Params:
@@ -70,3 +69,23 @@ def freeze(params: Params, frozen: Mapping[str, bool]) -> Params:
 def cast(tree: Params, dtype: jnp.dtype) -> Params:
     """Floating-point leaves in ``dtype``; counters, masks and keys stay as they are."""
     return jax.tree.map(lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)
+
+
+def fused_loop(activation: str, frozen: Mapping[str, bool]) -> Callable[..., tuple[Carry, Array]]:
+    """``Cell.fused`` of h_{t+1} = σ(R(h_t) + b_R + V x_t + b_V), where R is a convolution or a matrix.
+
+    With a ``readout`` (as :func:`wrnn_jax.kernels.fused.fused_unroll` takes it) and its parameters,
+    the outputs are what it makes of the states.
+    """
+
+    def fused(params: Params, carry: Carry, xs: Array, last: bool, readout=None, readout_params: Params = ()):
+        params = freeze(params, frozen)
+        recurrence, encoder = params["recurrence"], params["encoder"]
+        bias = recurrence["bias"].reshape(-1, *[1] * (encoder["bias"].ndim - 1)) + encoder["bias"]
+        encoder = {"kernel": encoder["kernel"], "bias": bias}
+        kernel = recurrence["kernel"]
+        return fused_unroll(
+            kernel, encoder, readout_params, carry, xs, activation=activation, readout=readout, last=last
+        )
+
+    return fused

@@ -9,16 +9,17 @@ from jax import lax
 from wrnn_jax.cells.base import Cell
 from wrnn_jax.cells.parts import (
     ACTIVATIONS,
+    PRECISION,
     affine,
     cast,
     freeze,
+    fused_loop,
     init_encoder,
     require_cell_options,
-    require_switches,
     uniform_fan_in,
 )
 from wrnn_jax.typing import Array, Carry, Key, Params, Shape
-from wrnn_jax.validation import require, require_choice, require_integer
+from wrnn_jax.validation import require, require_choice, require_integer, require_switch
 
 
 def wave(
@@ -77,7 +78,9 @@ def wave(
     require_integer("taps", taps, at_least=1)
     require(taps % 2 == 1 and taps <= neurons, "taps", taps, f"an odd number from 1 to neurons = {neurons}")
     require_cell_options(activation, kernel_init, encoder_init, bias_init)
-    require_switches(local=local, freeze_encoder=freeze_encoder, freeze_recurrence=freeze_recurrence)
+    require_switch("local", local)
+    require_switch("freeze_encoder", freeze_encoder)
+    require_switch("freeze_recurrence", freeze_recurrence)
     require(taps >= 3 or kernel_init != "shift", "taps", taps, "3 or more for kernel_init = 'shift'")
     require_choice("form", form, ("roll", "conv"))
     require(not (local and form == "conv"), "form", form, "'roll' for the local variant")
@@ -108,7 +111,9 @@ def wave(
         )
         return hidden, hidden.reshape(*hidden.shape[:-2], channels * neurons)
 
-    return Cell(init, initial_carry, step, hidden=lambda carry: carry, output_size=channels * neurons)
+    # The fused loop knows neither kernels of their own for every position, nor another form.
+    fused = fused_loop(activation, frozen) if form == "roll" and not local else None
+    return Cell(init, initial_carry, step, lambda carry: carry, channels * neurons, fused)
 
 
 def correlate_roll(kernel: Array, hidden: Array) -> Array:
@@ -120,9 +125,9 @@ def correlate_roll(kernel: Array, hidden: Array) -> Array:
     offsets = range(-(taps // 2), taps // 2 + 1)
     if kernel.ndim == 4:
         neighbours = jnp.stack([jnp.roll(hidden, -offset, axis=-1) for offset in offsets], axis=-1)
-        return jnp.einsum("ojik,...jik->...oi", kernel, neighbours)
+        return jnp.einsum("ojik,...jik->...oi", kernel, neighbours, precision=PRECISION)
     # The product before the roll: K·C rows at once, and the shifts are then plain slices of the result.
-    products = jnp.einsum("ojk,...ji->k...oi", kernel, hidden)
+    products = jnp.einsum("ojk,...ji->k...oi", kernel, hidden, precision=PRECISION)
     return sum(jnp.roll(product, -offset, axis=-1) for product, offset in zip(products, offsets, strict=True))
 
 
@@ -134,7 +139,8 @@ def correlate_conv(kernel: Array, hidden: Array) -> Array:
     half = kernel.shape[-1] // 2
     rings = hidden.reshape(-1, *hidden.shape[-2:])
     wrapped = jnp.pad(rings, ((0, 0), (0, 0), (half, half)), mode="wrap")
-    return lax.conv_general_dilated(wrapped, kernel, window_strides=(1,), padding="VALID").reshape(hidden.shape)
+    convolved = lax.conv_general_dilated(wrapped, kernel, window_strides=(1,), padding="VALID", precision=PRECISION)
+    return convolved.reshape(hidden.shape)
 
 
 def _init_kernel(key: Key, shape: Shape, kernel_init: str) -> Array:

@@ -27,11 +27,12 @@ class RunDirectory:
     Args:
       path: the folder; made if it is not there.
       config: the run's config, a dataclass of dataclasses.
-      resume: whether to continue what the folder holds.
+      resume: whether to continue what the folder holds; an empty one is then as good as a new one, so
+        that one command can begin a run and continue it.
 
     Raises:
-      InvalidValue: if the folder holds a run and ``resume`` is false, if it holds none and ``resume``
-        is true, or if its config differs in a field that matters.
+      InvalidValue: if the folder holds a run and ``resume`` is false, a run whose config differs in a
+        field that matters, or other files than a run's.
     """
 
     def __init__(self, path: Path, config: Any, resume: bool):
@@ -44,8 +45,6 @@ class RunDirectory:
             _require_same(stored, config, self.path)
             if not resume and any(self.checkpoints.glob("[0-9]*")):
                 raise InvalidValue("logdir", str(path), "an empty folder, or go with --resume: it holds a run already")
-        elif resume:
-            raise InvalidValue("logdir", str(path), "a run's folder for --resume or --eval-only: it holds no config.json")
         elif self.path.is_dir() and any(self.path.iterdir()):
             raise InvalidValue("logdir", str(path), "a run's folder or an empty one: it holds other files")
         self._about = {"config": config, "versions": _versions(), "device": device(), "commit": _commit(), "argv": sys.argv}

@@ -1,0 +1,1 @@
+"""Fast unrolls of the recurrent cells: same values and gradients as the scan, other schedules."""

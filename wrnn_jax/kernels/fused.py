@@ -1,0 +1,416 @@
+"""The fused unroll of the wave recurrence and of the dense one: plain XLA, laid out for the caches of a CPU.
+
+Letters as in ``wrnn_jax.typing``; besides, S is the steps of a segment. In this file
+
+* a state is ``(C, N, B)``, batch minor, and its *windows* are its K shifts along the rings as one matrix ``(K·C, N·B)``,
+  so that the recurrence, its adjoint and the kernel's gradient are one GEMM each;
+* a simple RNN is a wave of C = N channels with one neuron each and one tap;
+* only every S-th state is stored: the backward pass recomputes one segment at a time into a small buffer.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+
+from wrnn_jax.typing import Array, Params
+from wrnn_jax.validation import require, require_choice
+
+FEW_INPUTS = 16
+"""Up to so many inputs, V x is a sum inside the step's elementwise loop, which is faster than a thin GEMM."""
+
+
+class Activation(NamedTuple):
+    """σ, and its pull-back as a function of the state *after* σ, so that no pre-activation is stored."""
+
+    apply: Callable[[Array], Array]
+    pull_back: Callable[[Array, Array], Array]
+    """(h = σ(z), ∂L/∂h) -> ∂L/∂z."""
+
+
+ACTIVATIONS = {
+    "relu": Activation(jax.nn.relu, lambda h, dh: jnp.where(h > 0, dh, jnp.zeros_like(dh))),
+    "tanh": Activation(jnp.tanh, lambda h, dh: dh * (1 - h * h)),
+    "identity": Activation(lambda z: z, lambda h, dh: dh),
+}
+
+
+def fused_unroll(
+    recurrence: Array,
+    encoder: Params,
+    readout_params: Params,
+    carry: Array,
+    xs: Array,
+    *,
+    activation: str,
+    readout: Callable[[Params, Array], Array] | Literal["linear"] | None,
+    last: bool,
+    segment: int | None = None,
+) -> tuple[Array, Array]:
+    """Unroll ``h_{t+1} = σ(R(h_t) + V x_t + b)``, ``y_t = readout(h_{t+1})`` over all steps.
+
+    wave:   R(h)[o, i] = Σ_j Σ_k u[o, j, k] · h[j, (i + k − K//2) mod N]
+    dense:  R(h) = U h
+
+    Reverse mode only. Activation memory grows like T / S + S states.
+
+    Args:
+        recurrence:     (C, C, K) u, K odd and at most N  | (N, N)    U
+        encoder:        kernel (C, N, D), bias (C, N)     | (N, D) and (N,)
+        readout_params: any pytree, for ``readout``
+        carry:          (B, C, N)                         | (B, N)    h_0, whose dtype the states have
+        xs:             (T, B, D), T ≥ 1
+        activation: σ: ``"relu"``, ``"tanh"`` or ``"identity"``.
+        readout:    Pure ``(readout_params, states (B, C·N)) -> (B, O)``; None: the states themselves. ``"linear"`` is
+                    ``W h + b`` with ``{"output": {"kernel": (O, C·N), "bias": (O,)}}``, faster than as a function.
+        last:       Only the last step's outputs.
+        segment:    S, the steps between stored states; by default about √T.
+
+    Returns:
+        The last state, shaped as ``carry``, and the outputs, ``(T, B, O)`` or with ``last`` ``(B, O)``.
+    """
+    require_choice("activation", activation, ACTIVATIONS)
+    require(segment is None or segment >= 1, "segment", segment, "None, or 1 or more")
+    if recurrence.ndim == 2:
+        recurrence = recurrence[:, :, None]
+        encoder = {"kernel": encoder["kernel"][:, None], "bias": encoder["bias"][:, None]}
+    batch, steps = carry.shape[0], xs.shape[0]
+    if readout is None:
+        readout = _identity_readout
+    if readout == "linear":
+        readout_params = readout_params["output"]
+    spec = _Spec(activation, None if last else readout, min(segment or default_segment(steps), steps))
+    recurrence, encoder, xs = jax.tree.map(lambda leaf: leaf.astype(carry.dtype), (recurrence, encoder, xs))
+    state = jnp.moveaxis(carry.reshape(batch, *encoder["bias"].shape), 0, -1)
+    inputs = jnp.swapaxes(xs, 1, 2)
+    operands = _varying_alike((recurrence, encoder, () if last else readout_params, state, inputs))
+    state, outputs = _unroll(spec, *operands)
+    carry = jnp.moveaxis(state, -1, 0).reshape(carry.shape)
+    if last:
+        outputs = _prepare_readout(_Spec(activation, readout, 0), readout_params).apply(state)
+    return carry, jnp.swapaxes(outputs, -1, -2)
+
+
+def default_segment(steps: int) -> int:
+    """S ≈ √T: T / S stored states and S recomputed ones are then fewest."""
+    return math.isqrt(steps)
+
+
+def _identity_readout(params: Params, states: Array) -> Array:
+    return states
+
+
+class _Spec(NamedTuple):
+    """The static part of an unroll."""
+
+    activation: str
+    readout: Callable[[Params, Array], Array] | Literal["linear"] | None
+    """None: no outputs."""
+    segment: int
+
+
+class _Ring(NamedTuple):
+    """Sizes of a state, and what is done with its windows."""
+
+    channels: int
+    neurons: int
+    taps: int
+    batch: int
+
+    def scratch(self, like: Array) -> Array:
+        """Room for the windows of a state."""
+        return _zeros((self.taps * self.channels, self.neurons * self.batch), like.dtype, like)
+
+    def windows(self, scratch: Array, state: Array) -> Array:
+        """The K shifts of ``state`` as a matrix ``(K·C, N·B)``, written over ``scratch``.
+
+        In contiguous pieces, for a ``roll`` or ``concatenate`` is compiled to a loop with a branch for each element; and
+        as the matrix that the GEMMs read, for XLA copies a buffer that is updated in place in one shape and read in another.
+        """
+        state = state.reshape(self.channels, -1)
+        if self.taps == 1:
+            return state
+        for tap in range(self.taps):
+            start = (tap - self.taps // 2) % self.neurons * self.batch
+            row = tap * self.channels
+            scratch = lax.dynamic_update_slice(scratch, state[:, start:], (row, 0))
+            if start:
+                scratch = lax.dynamic_update_slice(scratch, state[:, :start], (row, self.neurons * self.batch - start))
+        return scratch
+
+    def correlate(self, stacked: Array, windows: Array) -> Array:
+        """R(h) ``(C, N, B)``: one GEMM with ``stacked``, the kernel as ``(C, K·C)``."""
+        return _dot(stacked, windows).reshape(self.channels, self.neurons, self.batch)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _unroll(spec, recurrence, encoder, readout_params, state, xs):
+    """(state (C, N, B), xs (T, D, B)) -> (last state, outputs (T, O, B) or None)."""
+    state, outputs, _ = _forward(spec, recurrence, encoder, readout_params, state, xs, store=False)
+    return state, outputs
+
+
+def _forward(spec, recurrence, encoder, readout_params, state, xs, store):
+    """Also the states at the start of each segment ``(⌈T/S⌉, C, N, B)``, or None."""
+    steps = xs.shape[0]
+    ring = _Ring(*state.shape[:2], recurrence.shape[2], state.shape[2])
+    advance = _advance(spec, ring, recurrence, encoder, xs, state.dtype)
+    zeros = partial(_zeros, like=state)
+    segments = -(-steps // spec.segment)
+    stored = zeros((segments, *state.shape), state.dtype) if store else None
+    outputs = None
+    if spec.readout:
+        readout = _prepare_readout(spec, readout_params)
+        output = jax.eval_shape(readout.apply, state)
+        outputs = zeros((steps, *output.shape), output.dtype)
+
+    def step(t, loop):
+        state, scratch, outputs = loop
+        state, scratch = advance(state, scratch, t)
+        if spec.readout:
+            outputs = lax.dynamic_update_index_in_dim(outputs, readout.apply(state), t, 0)
+        return state, scratch, outputs
+
+    def run_segment(s, loop):
+        state, scratch, outputs, stored = loop
+        if store:
+            stored = lax.dynamic_update_index_in_dim(stored, state, s, 0)
+        start = s * spec.segment
+        stop = jnp.minimum(start + spec.segment, steps)
+        return *lax.fori_loop(start, stop, step, (state, scratch, outputs)), stored
+
+    loop = state, ring.scratch(state), outputs, stored
+    state, _, outputs, stored = lax.fori_loop(0, segments, run_segment, loop)
+    return state, outputs, stored
+
+
+def _unroll_fwd(spec, *operands):
+    names = ("recurrence", "encoder", "readout", "state", "xs")
+    # A dictionary's keys are static: they carry to the backward pass which cotangents anyone asked for.
+    wanted = {name: None for name, operand in zip(names, operands) if any(leaf.perturbed for leaf in _primals(operand))}
+    operands = jax.tree.map(lambda leaf: leaf.value, operands, is_leaf=_is_primal)
+    recurrence, encoder, readout_params, state, xs = operands
+    state, outputs, stored = _forward(spec, *operands, store=True)
+    return (state, outputs), (recurrence, encoder, readout_params, xs, stored, state, wanted)
+
+
+def _unroll_bwd(spec, residuals, cotangents):
+    """With δ_t = ∂L/∂(pre-activation of h_t), from t = T down:
+
+    ∂L/∂u += δ_{t+1} ⋆ h_t,  ∂L/∂V += δ_{t+1} x_tᵀ,  ∂L/∂h_t = Rᵀ(δ_{t+1}) + ∂y_{t−1}/∂h_tᵀ ∂L/∂y_{t−1},  δ_t = σ'(h_t) ∂L/∂h_t
+    """
+    recurrence, encoder, readout_params, xs, stored, state, wanted = residuals
+    d_state, d_outputs = cotangents
+    steps, inputs = xs.shape[:2]
+    ring = _Ring(*state.shape[:2], recurrence.shape[2], state.shape[2])
+    advance = _advance(spec, ring, recurrence, encoder, xs, state.dtype)
+    pull_back = ACTIVATIONS[spec.activation].pull_back
+    # Rᵀ is a correlation too, with the taps reversed and the channels exchanged.
+    adjoint = _stack_taps(recurrence[:, :, ::-1].swapaxes(0, 1))
+    zeros = partial(_zeros, like=stored)
+    read_out = spec.readout and not isinstance(d_outputs, SymbolicZero)
+    if read_out:
+        readout = _prepare_readout(spec, readout_params)
+    padded_xs = _with_ones(xs)
+
+    def into_output(t, h, dh, grads):
+        """Add what ∂L/∂y_{t−1} brings to ∂L/∂h_t and to the readout's parameters."""
+        if not read_out:
+            return dh, grads
+        from_output, d_params = readout.pull_back(h, _at(d_outputs, t - 1))
+        if "readout" in grads:
+            grads = grads | {"readout": jax.tree.map(lambda a, b: a + b.astype(a.dtype), grads["readout"], d_params)}
+        return dh + from_output.astype(dh.dtype), grads
+
+    def into_parameters(t, h, delta, windows, grads):
+        """Add what δ_{t+1} brings to everything in step t."""
+        new = dict(grads)
+        delta = delta.reshape(-1, ring.batch)
+        if "recurrence" in grads:
+            new["recurrence"] += _dot(windows, h.reshape(ring.channels, -1).T)
+        if "encoder" in grads:
+            new["encoder"] += _dot(delta, _at(padded_xs, t).T)
+        if "xs" in grads:
+            d_x = _dot(encoder["kernel"].reshape(-1, inputs).T, delta)
+            new["xs"] = lax.dynamic_update_index_in_dim(grads["xs"], d_x.astype(xs.dtype), t, 0)
+        return new
+
+    def run_segment(i, loop):
+        states, delta, scratch, grads = loop
+        s = stored.shape[0] - 1 - i
+        start = s * spec.segment
+        length = jnp.minimum(spec.segment, steps - start)
+
+        def recompute(t, loop):
+            states, h, scratch = loop
+            h, scratch = advance(h, scratch, t)
+            return lax.dynamic_update_index_in_dim(states, h, t + 1 - start, 0), h, scratch
+
+        def step(i, loop):
+            h, delta, scratch, grads = loop
+            k = length - 1 - i
+            windows = ring.windows(scratch, delta)
+            grads = into_parameters(start + k, h, delta, windows, grads)
+            dh, grads = into_output(start + k, h, ring.correlate(adjoint, windows), grads)
+            delta = pull_back(h, dh.astype(h.dtype))
+            # The next state is carried: fused into the arithmetic, the look-up would be done for each element.
+            return _at(states, k - 1), delta, windows, grads
+
+        h = _at(stored, s)
+        states = lax.dynamic_update_index_in_dim(states, h, 0, 0)
+        states, _, scratch = lax.fori_loop(start, start + length - 1, recompute, (states, h, scratch))
+        # h_0 is no activation: its step is taken after the loops.
+        count = jnp.where(start == 0, length - 1, length)
+        _, *loop = lax.fori_loop(0, count, step, (_at(states, length - 1), delta, scratch, grads))
+        return states, *loop
+
+    accumulator = _wide(state.dtype)
+    grads = {
+        "recurrence": zeros((ring.taps * ring.channels, ring.channels), accumulator),
+        "encoder": zeros((ring.channels * ring.neurons, padded_xs.shape[1]), accumulator),
+        "readout": jax.tree.map(lambda leaf: zeros(leaf.shape, _wide(leaf.dtype)), readout_params),
+        "xs": zeros(xs.shape, xs.dtype),
+    }
+    grads = {name: grad for name, grad in grads.items() if name in wanted}
+    dh = zeros(state.shape, accumulator) if isinstance(d_state, SymbolicZero) else d_state.astype(accumulator)
+    dh, grads = into_output(steps, state, dh, grads)
+    delta = pull_back(state, dh.astype(state.dtype))
+    states = zeros((spec.segment, *state.shape), state.dtype)
+    loop = states, delta, ring.scratch(state), grads
+    _, delta, scratch, grads = lax.fori_loop(0, stored.shape[0], run_segment, loop)
+    windows = ring.windows(scratch, delta)
+    grads = into_parameters(0, stored[0], delta, windows, grads)
+    grads["state"] = ring.correlate(adjoint, windows).astype(state.dtype)
+
+    if "recurrence" in grads:
+        by_tap = grads["recurrence"].reshape(ring.taps, ring.channels, ring.channels)
+        grads["recurrence"] = jnp.moveaxis(by_tap[::-1], 0, 2).astype(recurrence.dtype)
+    if "encoder" in grads:
+        by_neuron = grads["encoder"].reshape(ring.channels, ring.neurons, -1)
+        both = {"kernel": by_neuron[..., :inputs], "bias": by_neuron[..., inputs]}
+        grads["encoder"] = jax.tree.map(lambda grad, leaf: grad.astype(leaf.dtype), both, encoder)
+    if "readout" in grads:
+        grads["readout"] = jax.tree.map(lambda grad, leaf: grad.astype(leaf.dtype), grads["readout"], readout_params)
+    return tuple(grads.get(name) for name in ("recurrence", "encoder", "readout", "state", "xs"))
+
+
+_unroll.defvjp(_unroll_fwd, _unroll_bwd, symbolic_zeros=True)
+
+
+def _advance(spec, ring, recurrence, encoder, xs, dtype):
+    """The step (h_t (C, N, B), scratch, t) -> (h_{t+1}, scratch)."""
+    apply, stacked = ACTIVATIONS[spec.activation].apply, _stack_taps(recurrence)
+    wide = _wide(dtype)
+    kernel, bias = encoder["kernel"], encoder["bias"].astype(wide)[:, :, None]
+    inputs = kernel.shape[-1]
+    rows = [xs[:, d] for d in range(inputs)]
+
+    def drive(t):
+        """V x + b ``(C, N, B)``."""
+        if inputs > FEW_INPUTS:
+            return bias + _dot(kernel.reshape(-1, inputs), _at(xs, t)).reshape(ring.channels, ring.neurons, -1)
+        v = kernel.astype(wide)
+        return sum((v[:, :, d, None] * _at(row, t).astype(wide)[None, None] for d, row in enumerate(rows)), bias)
+
+    def advance(state, scratch, t):
+        windows = ring.windows(scratch, state)
+        return apply(ring.correlate(stacked, windows) + drive(t)).astype(dtype), windows
+
+    return advance
+
+
+def _stack_taps(kernel):
+    """(C_out, C_in, K) -> (C_out, K·C_in)."""
+    return kernel.swapaxes(1, 2).reshape(kernel.shape[0], -1)
+
+
+def _dot(a, b):
+    """A GEMM that accumulates in float32 at least."""
+    return jnp.dot(a, b, preferred_element_type=_wide(a.dtype))
+
+
+def _wide(dtype):
+    """What sums of ``dtype`` are kept in."""
+    return np.promote_types(dtype, np.float32)
+
+
+def _with_ones(xs):
+    """Append a row of ones, for the bias, and zeros up to a whole number of vector registers: (T, D, B) -> (T, 16·n, B)."""
+    steps, inputs, batch = xs.shape
+    ones = jnp.ones_like(xs[:, :1])
+    rest = jnp.zeros((steps, -(inputs + 1) % 16, batch), xs.dtype)
+    return jnp.concatenate([xs, ones, rest], 1)
+
+
+class _Readout(NamedTuple):
+    """A readout of states as they lie here, and its pull-back."""
+
+    apply: Callable[[Array], Array]
+    """h (C, N, B) -> y (O, B)."""
+    pull_back: Callable[[Array, Array], tuple[Array, Params]]
+    """(h, ∂L/∂y) -> (∂L/∂h, ∂L/∂params)."""
+
+
+def _prepare_readout(spec, params):
+    if spec.readout == "linear":
+        return _linear_readout(**params)
+
+    def apply(params, h):
+        return spec.readout(params, h.reshape(-1, h.shape[-1]).T).T
+
+    def pull_back(h, dy):
+        d_params, dh = jax.vjp(apply, params, h)[1](dy)
+        return dh, d_params
+
+    return _Readout(partial(apply, params), pull_back)
+
+
+def _linear_readout(kernel, bias):
+    """W h + b with GEMMs in the orientations that are fast: none has a transposed left side."""
+    transposed = kernel.T  # made outside the loops
+
+    def apply(h):
+        y = _dot(kernel, h.reshape(-1, h.shape[-1]).astype(kernel.dtype))
+        return (y + bias.astype(y.dtype)[:, None]).astype(kernel.dtype)
+
+    def pull_back(h, dy):
+        dh = _dot(transposed, dy).reshape(h.shape)
+        padded = jnp.pad(dy, ((0, -len(dy) % 16), (0, 0)))
+        d_kernel = _dot(h.reshape(-1, h.shape[-1]).astype(dy.dtype), padded.T)[:, : len(dy)].T
+        return dh, {"kernel": d_kernel, "bias": dy.sum(1)}
+
+    return _Readout(apply, pull_back)
+
+
+def _at(array, index):
+    return lax.dynamic_index_in_dim(array, index, keepdims=False)
+
+
+def _is_primal(leaf):
+    return isinstance(leaf, jax.custom_derivatives.CustomVJPPrimal)
+
+
+def _primals(tree):
+    return jax.tree.leaves(tree, is_leaf=_is_primal)
+
+
+def _zeros(shape, dtype, like):
+    """Zeros that vary over the same axes of ``shard_map`` as ``like`` does: the carry of a loop must."""
+    return jnp.zeros_like(like, dtype=dtype, shape=shape)
+
+
+def _varying_alike(tree):
+    """Let every leaf vary over those axes of ``shard_map`` that any of them varies over."""
+    zero = sum(_zeros((), jnp.float32, like=leaf) for leaf in jax.tree.leaves(tree))
+
+    def widen(leaf):
+        wide = leaf + zero.astype(leaf.dtype)
+        return leaf if jax.typeof(wide) == jax.typeof(leaf) else wide
+
+    return jax.tree.map(widen, tree)
