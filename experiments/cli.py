@@ -19,8 +19,8 @@ import tyro
 
 from wrnn_jax.models import Model, count_parameters
 from wrnn_jax.tasks.base import Task
-from wrnn_jax.training.checkpoint import CheckpointError, Checkpoints
 from wrnn_jax.training import fit as fitting
+from wrnn_jax.training.checkpoint import CheckpointError, Checkpoints
 from wrnn_jax.training.loop import make_trainer
 from wrnn_jax.training.rundir import UNCHANGING, RunDirectory
 from wrnn_jax.validation import InvalidValue, require, require_choice
@@ -62,7 +62,7 @@ def parse(program: str, config_type: type, arguments: list[str], default: Any = 
         with contextlib.redirect_stderr(said):
             return tyro.cli(config_type, args=arguments, prog=program, **options)
     except SystemExit as exit:
-        refused = exit.__context__ and exit.__context__.__context__ or exit.__context__
+        refused = (exit.__context__ and exit.__context__.__context__) or exit.__context__
         if isinstance(refused, InvalidValue):
             raise refused from None
         if exit.code:
@@ -208,7 +208,7 @@ def _report(fitted: fitting.Fitted, summary: Mapping[str, Any], directory: RunDi
         fitting.SOLVED: f"solved: stopped at step {step}; to train all steps: {again} --stop-below 0",
         fitting.BELOW: f"test loss {loss:.3g} is below --stop-below: stopped at step {step}",
         fitting.COMPLETE: f"all {step} steps done",
-        fitting.DIVERGED: f"diverged: step {step + 1} gave a number that is not finite; the state of step {step} is saved",
+        fitting.DIVERGED: f"diverged: step {step + 1} is not finite; the state of step {step} is saved",
         fitting.INTERRUPTED: f"interrupted at step {step}, saved; to continue: {again}",
     }
     print(f"{endings[fitted.status]}\n{directory.path}")

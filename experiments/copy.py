@@ -49,7 +49,6 @@ def draw_figures(
 ) -> None:
     """The task with the model's answer, the training curve, and the waves, of one unseen sequence."""
 
-
     @jax.jit
     def example(params: Params) -> tuple[Array, ...]:
         inputs, targets = task.batch(jax.random.key(1), 1)

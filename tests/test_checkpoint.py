@@ -111,7 +111,7 @@ def test_none_readable_is_an_error_and_not_a_new_start(trainer, tmp_path):
     checkpoints = Checkpoints(folder)
     checkpoints.save(1, stepped(trainer, 1))
     truncate(largest_file(folder / "1"))
-    with pytest.raises(CheckpointError, match="no readable checkpoint in .*checkpoint 1 is unreadable"):
+    with pytest.raises(CheckpointError, match=r"no readable checkpoint in .*checkpoint 1 is unreadable"):
         checkpoints.restore(trainer.init(0))
     checkpoints.close()
 

@@ -20,7 +20,7 @@ from wrnn_jax.training.loop import make_trainer
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
-TINY = "--T 0 --n-hid 5 --n-ch 2 --batch 8 --stop-below 0".split()
+TINY = ["--T", "0", "--n-hid", "5", "--n-ch", "2", "--batch", "8", "--stop-below", "0"]
 
 
 def run(*arguments):
@@ -265,7 +265,12 @@ def test_a_signal_saves_and_stops(tmp_path, capsys, number):
 
 @pytest.mark.parametrize(
     ("T", "model", "n_hid", "lr", "clip"),
-    [(480, "wrnn", 100, 1e-4, 1.0), (10, "wrnn", 100, 1e-3, 0.0), (80, "irnn", 100, 1e-4, 1.0), (0, "irnn", 625, 1e-3, 1.0)],
+    [
+        (480, "wrnn", 100, 1e-4, 1.0),
+        (10, "wrnn", 100, 1e-3, 0.0),
+        (80, "irnn", 100, 1e-4, 1.0),
+        (0, "irnn", 625, 1e-3, 1.0),
+    ],
 )
 def test_preset_gives_the_published_settings_and_flags_win(monkeypatch, T, model, n_hid, lr, clip):
     def parsed(*more):

@@ -50,7 +50,10 @@ def definition(recurrence, encoder, readout_params, carry, xs, *, activation, re
 def operands(seed, channels, neurons, taps, batch, steps, inputs, outputs, dtype=jnp.float32):
     """Random ones; dense for ``taps=0``."""
     rng = np.random.default_rng(seed)
-    normal = lambda *shape: jnp.asarray(0.5 * rng.normal(size=shape), dtype)
+
+    def normal(*shape):
+        return jnp.asarray(0.5 * rng.normal(size=shape), dtype)
+
     ring = (channels, neurons) if taps else (neurons,)
     fan_in = channels * taps if taps else neurons
     kernel = normal(channels, channels, taps) if taps else normal(neurons, neurons)
@@ -65,7 +68,8 @@ def assert_same(got, expected, tolerance=2e-4):
 
 
 def assert_near(a, b, tolerance):
-    assert a.shape == b.shape and a.dtype == b.dtype
+    assert a.shape == b.shape
+    assert a.dtype == b.dtype
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     np.testing.assert_allclose(a, b, atol=tolerance * max(1.0, np.abs(b).max(initial=0.0)))
 
@@ -94,7 +98,9 @@ def compare(args, segment=None, tolerance=2e-4, **options):
 @settings(max_examples=5, deadline=None, derandomize=True, phases=[Phase.explicit, Phase.generate])
 @given(data=st.data())
 def test_value_and_every_gradient_for_random_shapes(data):
-    draw = lambda low, high: data.draw(st.integers(low, high))
+    def draw(low, high):
+        return data.draw(st.integers(low, high))
+
     taps = data.draw(st.sampled_from([0, 1, 3, 5]))
     neurons = draw(max(taps, 1), 9)
     steps = draw(1, 12)
@@ -108,18 +114,20 @@ def test_value_and_every_gradient_for_random_shapes(data):
     )
 
 
-@pytest.mark.parametrize("activation, taps", [("relu", 0), ("relu", 3), ("tanh", 5), ("identity", 0)])
+@pytest.mark.parametrize(("activation", "taps"), [("relu", 0), ("relu", 3), ("tanh", 5), ("identity", 0)])
 def test_each_activation(activation, taps):
     args = operands(0, 3, 7, taps, 4, 11, 2, 3)
     compare(args, segment=4, activation=activation, readout="linear", last=False)
 
 
-@pytest.mark.parametrize("readout, last", [("none", False), ("function", False), ("mlp", False), ("mlp", True), ("linear", True)])
+@pytest.mark.parametrize(
+    ("readout", "last"), [("none", False), ("function", False), ("mlp", False), ("mlp", True), ("linear", True)]
+)
 def test_each_readout(readout, last):
     compare(operands(1, 2, 5, 3, 3, 7, 2, 2), segment=3, activation="tanh", readout=READOUTS[readout], last=last)
 
 
-@pytest.mark.parametrize("channels, neurons, taps, inputs", [(1, 5, 5, 1), (2, 1, 1, 1), (2, 3, 3, 20)])
+@pytest.mark.parametrize(("channels", "neurons", "taps", "inputs"), [(1, 5, 5, 1), (2, 1, 1, 1), (2, 3, 3, 20)])
 def test_extreme_shapes(channels, neurons, taps, inputs):
     args = operands(2, channels, neurons, taps, 2, 6, inputs, 1)
     compare(args, segment=4, activation="tanh", readout="linear", last=False)
@@ -128,15 +136,15 @@ def test_extreme_shapes(channels, neurons, taps, inputs):
 def test_only_what_is_asked_for_is_differentiated():
     """The gradient in one operand is the same whether or not the others are constants."""
     args = operands(3, 2, 5, 3, 3, 7, 2, 2)
-    options = dict(activation="relu", readout=linear, last=False)
+    options = {"activation": "relu", "readout": linear, "last": False}
     for index in (0, 4):
 
         def loss(unroll, leaf, index=index):
             carry, _ = unroll(*args[:index], leaf, *args[index + 1 :], **options)
             return jnp.sum(jnp.sin(carry))
 
-        got = jax.jit(jax.grad(lambda leaf: loss(fused_unroll, leaf)))(args[index])  # noqa: B023
-        assert_same(got, jax.jit(jax.grad(lambda leaf: loss(definition, leaf)))(args[index]))  # noqa: B023
+        got = jax.jit(jax.grad(lambda leaf: loss(fused_unroll, leaf)))(args[index])
+        assert_same(got, jax.jit(jax.grad(lambda leaf: loss(definition, leaf)))(args[index]))
 
 
 @pytest.mark.parametrize("everything", [False, True])
@@ -146,9 +154,9 @@ def test_vmap(everything):
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
     args = stacked if everything else (*stacked[:3], *members[0][3:])
     axes = (0,) * 5 if everything else (0, 0, 0, None, None)
-    options = dict(activation="relu", readout="linear", last=False)
+    options = {"activation": "relu", "readout": "linear", "last": False}
     got, expected = (
-        value_and_cotangents(jax.vmap(lambda *args: unroll(*args, **options), in_axes=axes), args)
+        value_and_cotangents(jax.vmap(partial(unroll, **options), in_axes=axes), args)
         for unroll in (fused_unroll, definition)
     )
     assert_same(got, expected)
@@ -157,7 +165,7 @@ def test_vmap(everything):
 def test_bfloat16():
     """Near the float32 result of the same rounded operands, and in the dtypes of the operands."""
     args = operands(5, 2, 8, 3, 4, 12, 2, 2, jnp.bfloat16)
-    options = dict(activation="tanh", readout=linear, last=False)
+    options = {"activation": "tanh", "readout": linear, "last": False}
     got = value_and_cotangents(lambda *args: fused_unroll(*args, **options), args)
     wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), args)
     expected = value_and_cotangents(lambda *args: definition(*args, **options), wide)
@@ -170,13 +178,16 @@ def test_stored_activations_grow_as_the_square_root():
     def stored_states(steps):
         args = operands(6, 2, 16, 3, 4, 1, 1, 1)
         xs = jnp.zeros((steps, 4, 1))
-        options = dict(activation="relu", readout="linear", last=True)
-        _, residuals = jax.eval_shape(lambda *args: jax.vjp(lambda *args: fused_unroll(*args, **options), *args), *args[:4], xs)
+        options = {"activation": "relu", "readout": "linear", "last": True}
+        _, residuals = jax.eval_shape(
+            lambda *args: jax.vjp(lambda *args: fused_unroll(*args, **options), *args), *args[:4], xs
+        )
         most = max(leaf.size for leaf in jax.tree.leaves(residuals) if leaf.ndim == 4)
         return most / args[3].size
 
     counts = {steps: stored_states(steps) + default_segment(steps) for steps in (100, 10_000)}
-    assert counts[100] <= 2.5 * 10 and counts[10_000] <= 2.5 * 100
+    assert counts[100] <= 2.5 * 10
+    assert counts[10_000] <= 2.5 * 100
 
 
 def test_refuses_unknown_options():

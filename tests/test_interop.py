@@ -228,5 +228,5 @@ def test_parameters_of_other_models_have_no_authors_names(params):
 
 @pytest.mark.parametrize("params", [{"cell": {}, "readout": {}}, {}, [1.0], {"cell": {"A": 1.0}, "readout": {}}])
 def test_parameters_of_something_else_are_refused(params):
-    with pytest.raises(ValueError, match="^params = .*: must be the parameters of a recurrent model"):
+    with pytest.raises(ValueError, match=r"^params = .*: must be the parameters of a recurrent model"):
         to_authors(None, params)

@@ -17,7 +17,22 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, "-m", "experiments.copy"]
-FLAGS = "--T 5 --n-hid 20 --n-ch 3 --batch 16 --stop-below 0 --log-interval 50 --checkpoint-interval 25".split()
+FLAGS = [
+    "--T",
+    "5",
+    "--n-hid",
+    "20",
+    "--n-ch",
+    "3",
+    "--batch",
+    "16",
+    "--stop-below",
+    "0",
+    "--log-interval",
+    "50",
+    "--checkpoint-interval",
+    "25",
+]
 STEPS = 1500
 TIMEOUT = 300
 

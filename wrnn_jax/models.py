@@ -62,7 +62,6 @@ def count_parameters(params: Params) -> int:
 class _Named(NamedTuple):
     """What a registered name stands for: a family of cells and its own defaults."""
 
-    about: str
     family: Literal["wave", "elman"]
     act: str
     init: str
@@ -72,13 +71,13 @@ class _Named(NamedTuple):
 
 
 MODELS: Mapping[str, _Named] = {
-    "wrnn": _Named("the Wave-RNN", "wave", "relu", "shift", "sparse"),
-    "wrnn-mlp": _Named("the Wave-RNN with a two-layer readout", "wave", "relu", "shift", "sparse", readout=readouts.mlp),
-    "wrnn-local": _Named("the Wave-RNN, untied: a kernel a position", "wave", "relu", "shift", "sparse", local=True),
-    "irnn": _Named("dense ReLU recurrence from the identity", "elman", "relu", "identity", "dense"),
-    "irnn-shift": _Named("iRNN + Σ-init", "elman", "relu", "shift", "dense"),
-    "irnn-shift-sparse": _Named("iRNN + Σ-init + V-init", "elman", "relu", "shift", "sparse"),
-    "srnn": _Named("the simple (Elman) RNN", "elman", "tanh", "random", "dense"),
+    "wrnn": _Named("wave", "relu", "shift", "sparse"),
+    "wrnn-mlp": _Named("wave", "relu", "shift", "sparse", readout=readouts.mlp),
+    "wrnn-local": _Named("wave", "relu", "shift", "sparse", local=True),  # untied: a kernel a position
+    "irnn": _Named("elman", "relu", "identity", "dense"),
+    "irnn-shift": _Named("elman", "relu", "shift", "dense"),  # + Σ-init
+    "irnn-shift-sparse": _Named("elman", "relu", "shift", "sparse"),  # + Σ-init + V-init
+    "srnn": _Named("elman", "tanh", "random", "dense"),  # the simple (Elman) RNN
 }
 """Every model that has a name: it is what ``--model`` takes."""
 
@@ -134,14 +133,14 @@ class ModelConfig:
 def build(config: ModelConfig, input_size: int, output_size: int, outputs: Literal["all", "last"]) -> Model:
     """The model that a config names, for D inputs and O outputs, read at every step or the last."""
     named = MODELS[config.model]
-    options = dict(
-        activation=config.act,
-        kernel_init=config.init,
-        encoder_init=named.encoder_init,
-        bias_init=config.bias_init,
-        freeze_encoder=config.freeze_encoder,
-        freeze_recurrence=config.freeze_recurrence,
-    )
+    options = {
+        "activation": config.act,
+        "kernel_init": config.init,
+        "encoder_init": named.encoder_init,
+        "bias_init": config.bias_init,
+        "freeze_encoder": config.freeze_encoder,
+        "freeze_recurrence": config.freeze_recurrence,
+    }
     if named.family == "wave":
         cell = cells.wave(config.n_ch, config.n_hid, config.ksize, local=named.local, **options)
     else:

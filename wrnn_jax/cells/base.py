@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from wrnn_jax.typing import Array, Carry, Key, Params, Shape
+from wrnn_jax.typing import Array, Carry, Key, Params
 from wrnn_jax.validation import require, require_choice, require_integer
 
 

@@ -2,8 +2,8 @@
 
 Letters as in ``wrnn_jax.typing``; besides, S is the steps of a segment. In this file
 
-* a state is ``(C, N, B)``, batch minor, and its *windows* are its K shifts along the rings as one matrix ``(K·C, N·B)``,
-  so that the recurrence, its adjoint and the kernel's gradient are one GEMM each;
+* a state is ``(C, N, B)``, batch minor, and its *windows* are its K shifts along the rings as one matrix
+  ``(K·C, N·B)``, so that the recurrence, its adjoint and the kernel's gradient are one GEMM each;
 * a simple RNN is a wave of C = N channels with one neuron each and one tap;
 * only every S-th state is stored: the backward pass recomputes one segment at a time into a small buffer.
 """
@@ -130,8 +130,9 @@ class _Ring(NamedTuple):
     def windows(self, scratch: Array, state: Array) -> Array:
         """The K shifts of ``state`` as a matrix ``(K·C, N·B)``, written over ``scratch``.
 
-        In contiguous pieces, for a ``roll`` or ``concatenate`` is compiled to a loop with a branch for each element; and
-        as the matrix that the GEMMs read, for XLA copies a buffer that is updated in place in one shape and read in another.
+        In contiguous pieces, for a ``roll`` or ``concatenate`` is compiled to a loop with a branch for each element;
+        and as the matrix that the GEMMs read, for XLA copies a buffer that is updated in place in one shape and read
+        in another.
         """
         state = state.reshape(self.channels, -1)
         if self.taps == 1:
@@ -193,7 +194,11 @@ def _forward(spec, recurrence, encoder, readout_params, state, xs, store):
 def _unroll_fwd(spec, *operands):
     names = ("recurrence", "encoder", "readout", "state", "xs")
     # A dictionary's keys are static: they carry to the backward pass which cotangents anyone asked for.
-    wanted = {name: None for name, operand in zip(names, operands) if any(leaf.perturbed for leaf in _primals(operand))}
+    wanted = {
+        name: None
+        for name, operand in zip(names, operands, strict=False)
+        if any(leaf.perturbed for leaf in _primals(operand))
+    }
     operands = jax.tree.map(lambda leaf: leaf.value, operands, is_leaf=_is_primal)
     recurrence, encoder, readout_params, state, xs = operands
     state, outputs, stored = _forward(spec, *operands, store=True)
@@ -203,7 +208,8 @@ def _unroll_fwd(spec, *operands):
 def _unroll_bwd(spec, residuals, cotangents):
     """With δ_t = ∂L/∂(pre-activation of h_t), from t = T down:
 
-    ∂L/∂u += δ_{t+1} ⋆ h_t,  ∂L/∂V += δ_{t+1} x_tᵀ,  ∂L/∂h_t = Rᵀ(δ_{t+1}) + ∂y_{t−1}/∂h_tᵀ ∂L/∂y_{t−1},  δ_t = σ'(h_t) ∂L/∂h_t
+    ∂L/∂u += δ_{t+1} ⋆ h_t,  ∂L/∂V += δ_{t+1} x_tᵀ,
+    ∂L/∂h_t = Rᵀ(δ_{t+1}) + ∂y_{t−1}/∂h_tᵀ ∂L/∂y_{t−1},  δ_t = σ'(h_t) ∂L/∂h_t
     """
     recurrence, encoder, readout_params, xs, stored, state, wanted = residuals
     d_state, d_outputs = cotangents
@@ -341,7 +347,7 @@ def _wide(dtype):
 
 
 def _with_ones(xs):
-    """Append a row of ones, for the bias, and zeros up to a whole number of vector registers: (T, D, B) -> (T, 16·n, B)."""
+    """Append ones, for the bias, and zeros up to a whole number of vector registers: (T, D, B) -> (T, 16·n, B)."""
     steps, inputs, batch = xs.shape
     ones = jnp.ones_like(xs[:, :1])
     rest = jnp.zeros((steps, -(inputs + 1) % 16, batch), xs.dtype)

@@ -113,9 +113,7 @@ def fit(trainer: Trainer, task: Task, config: TrainConfig, directory: RunDirecto
             checkpoints.save(int(state.step), state)
     checkpoints.close()
     signal = received[0] if status == INTERRUPTED else None
-    return Fitted(
-        state, evaluate(trainer, state), status, signal, recorder.seconds, recorder.steps_per_second
-    )
+    return Fitted(state, evaluate(trainer, state), status, signal, recorder.seconds, recorder.steps_per_second)
 
 
 def _start(trainer: Trainer, checkpoints: Checkpoints, seed: int) -> tuple[TrainState, int | None]:

@@ -17,7 +17,9 @@ import jax
 
 from wrnn_jax.validation import InvalidValue
 
-UNCHANGING = ("max_steps", "stop_below", "log_interval", "checkpoint_interval", "logdir", "resume", "preset", "eval_only")
+UNCHANGING = frozenset(
+    ["max_steps", "stop_below", "log_interval", "checkpoint_interval", "logdir", "resume", "preset", "eval_only"]
+)
 """Fields that do not change what a step computes: a resumed run may have others than before."""
 
 
@@ -47,7 +49,13 @@ class RunDirectory:
                 raise InvalidValue("logdir", str(path), "an empty folder, or go with --resume: it holds a run already")
         elif self.path.is_dir() and any(self.path.iterdir()):
             raise InvalidValue("logdir", str(path), "a run's folder or an empty one: it holds other files")
-        self._about = {"config": config, "versions": _versions(), "device": device(), "commit": _commit(), "argv": sys.argv}
+        self._about = {
+            "config": config,
+            "versions": _versions(),
+            "device": device(),
+            "commit": _commit(),
+            "argv": sys.argv,
+        }
 
     def create(self) -> None:
         """Make the folders and write ``config.json``.
@@ -87,7 +95,8 @@ class RunDirectory:
         try:
             return json.loads(file.read_text())["config"]
         except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise InvalidValue("logdir", str(self.path), f"a run's folder: its config.json is unreadable ({error})") from error
+            allowed = f"a run's folder: its config.json is unreadable ({error})"
+            raise InvalidValue("logdir", str(self.path), allowed) from error
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -103,7 +112,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 def device() -> str:
     """The devices that compute, in words."""
     devices = jax.devices()
-    return f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform}), host {platform.machine()}, {os.cpu_count()} cores"
+    host = f"host {platform.machine()}, {os.cpu_count()} cores"
+    return f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform}), {host}"
 
 
 def write_atomically(path: Path, text: str) -> None:
