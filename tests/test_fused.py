@@ -1,8 +1,5 @@
 """The fused unroll equals a plain scan of the equation, in value and in every gradient."""
 
-import os
-import subprocess
-import sys
 from functools import partial
 
 import jax
@@ -11,6 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
 from wrnn_jax.kernels.fused import default_segment, fused_unroll
 
@@ -198,32 +197,21 @@ def test_refuses_unknown_options():
         fused_unroll(*args, activation="relu", readout=None, last=True, segment=0)
 
 
-SHARDED = """
-import jax
-import numpy as np
-from jax.sharding import Mesh, PartitionSpec as P
-from test_fused import definition, fused_unroll, operands, assert_same
+@pytest.mark.parametrize("check_vma", [False, True])
+def test_shard_map_over_the_batch(check_vma):
+    """The batch halved over two devices, the gradients summed."""
+    args = operands(8, 2, 5, 3, 4, 7, 2, 2)
+    mesh = Mesh(jax.devices()[:2], ("batch",))
+    specs = (P(), P(), P(), P("batch"), P(None, "batch"))
 
-args = operands(8, 2, 5, 3, 4, 7, 2, 2)
-options = dict(activation="relu", readout="linear", last=False)
-mesh = Mesh(np.array(jax.devices()), ("batch",))
-specs = (P(), P(), P(), P("batch"), P(None, "batch"))
-loss = lambda unroll, *args: jax.numpy.sum(jax.numpy.sin(unroll(*args, **options)[1]))
-expected = jax.grad(lambda p: loss(definition, *p, *args[3:]))(args[:3])
-for check in (False, True):
+    def loss(unroll, *args):
+        return jnp.sum(jnp.sin(unroll(*args, activation="relu", readout="linear", last=False)[1]))
+
     def gradients(*args):
-        # with check_vma, the transpose of the parameters' broadcast is already the sum over devices
-        local = jax.grad(lambda p: loss(fused_unroll, *p, *args[3:]))(args[:3])
-        return local if check else jax.lax.psum(local, "batch")
-    sharded = jax.shard_map(gradients, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=check)
+        local = jax.grad(lambda params: loss(fused_unroll, *params, *args[3:]))(args[:3])
+        # With check_vma, the transpose of the parameters' broadcast is already the sum over devices.
+        return local if check_vma else jax.lax.psum(local, "batch")
+
+    sharded = jax.shard_map(gradients, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=check_vma)
+    expected = jax.jit(jax.grad(lambda params: loss(definition, *params, *args[3:])))(args[:3])
     assert_same(jax.jit(sharded)(*args), expected)
-assert len(jax.devices()) == 2
-"""
-
-
-def test_shard_map_over_the_batch():
-    here = os.path.dirname(os.path.abspath(__file__))
-    path = os.pathsep.join([here, os.path.dirname(here), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
-    result = subprocess.run([sys.executable, "-c", SHARDED], env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
