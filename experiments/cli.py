@@ -98,8 +98,10 @@ def main(
         code = act(config)
     except InvalidValue as error:
         _fail(f"--{error.field.replace('_', '-')} {error.value}: must be {error.allowed}")
-    except (CheckpointError, OSError) as error:
+    except CheckpointError as error:
         _fail(str(error))
+    except OSError as error:
+        _fail(f"cannot write in the run directory: {error.strerror or error}; what it holds is whole, see --resume")
     sys.exit(code)
 
 

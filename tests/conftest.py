@@ -14,10 +14,13 @@ import pytest
 # Silent promotion hides mistakes: a float64 constant, or a bias that broadcasts along the wrong axis.
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Tests compile the same programs again and again, in this process and in others: once is enough.
-os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="wrnn-jax-cache-")
+# On the CPU, whatever else there is, unless asked otherwise: several test processes would share one GPU's memory.
+jax.config.update("jax_platforms", os.environ.setdefault("JAX_PLATFORMS", "cpu"))
+# Tests compile the same programs again and again, in this process and in those it starts: once is enough.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="wrnn-jax-cache-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
-atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 # Must come before anything asks for a device; with two of them, sharding over devices can be tested on any machine.
 jax.config.update("jax_num_cpu_devices", 2)

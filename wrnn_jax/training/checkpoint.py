@@ -10,6 +10,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 KEPT = 3
+OVERHEAD = 2**18
+"""Bytes that a checkpoint takes beside its arrays, rounded up: some twenty small files."""
 
 
 class CheckpointError(RuntimeError):
@@ -26,7 +28,7 @@ class Checkpoints:
     def __init__(self, folder: Path):
         self._folder = folder.absolute()
         # Its warnings on unfinished folders and its progress are for its developers, not for our users.
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
         options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, enable_async_checkpointing=False)
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
@@ -39,11 +41,27 @@ class Checkpoints:
         state = jax.tree.map(np.array, state)
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), digest=ocp.args.JsonSave(_digest(state)))
         try:
+            self._require_room(state)
             if step in self._manager.all_steps():
                 self._manager.delete(step)
             self._manager.save(step, args=args, force=True)
         except Exception as error:  # Orbax and tensorstore raise many kinds, for a full disk as well.
             raise CheckpointError(f"cannot write checkpoint {step} in {self._folder}: {_first_line(error)}") from error
+
+    def _require_room(self, state: Any) -> None:
+        """Raise ``OSError`` if the disk has no room for ``state``: its bytes are written once for trial.
+
+        Orbax would notice too, but its threads then fill the screen with their tracebacks.
+        """
+        trial = self._folder / "room"
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + OVERHEAD
+        try:
+            with trial.open("wb", buffering=0) as file:
+                written = 0
+                while written < size:
+                    written += file.write(bytes(min(2**20, size - written)))
+        finally:
+            trial.unlink(missing_ok=True)
 
     def restore(self, like: Any) -> tuple[Any | None, list[str]]:
         """The state of the newest whole checkpoint.

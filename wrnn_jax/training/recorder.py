@@ -4,10 +4,10 @@ import statistics
 import time
 from collections.abc import Mapping
 
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from wrnn_jax.training.rundir import RunDirectory
+from wrnn_jax.training.tensorboard import EventFile
 
 SECONDS_A_CALL = 1.0
 """About how long one call of the device may take: the bar moves, and a signal is heeded, so often."""
@@ -18,7 +18,7 @@ class Recorder:
     """Writes a run's records from ``step`` on, and measures how fast it is.
 
     Raises:
-      OSError: from any method, if the records cannot be written.
+      OSError: if the records cannot be written.
     """
 
     def __init__(self, directory: RunDirectory, step: int, max_steps: int):
@@ -28,7 +28,7 @@ class Recorder:
         self._step = step
         self._rates: list[float] = []
         self._start = time.perf_counter() - (rows[-1]["seconds"] if rows else 0.0)
-        self._board = SummaryWriter(str(directory.path / "tensorboard"), purge_step=step + 1)
+        self._events = EventFile(directory.path / "tensorboard", step)
         # No bar where nobody watches: in a log file each refresh would be a line.
         self._bar = tqdm(total=max_steps, initial=step, unit="step", disable=None, dynamic_ncols=True)
         self._called = time.perf_counter()
@@ -38,7 +38,6 @@ class Recorder:
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
-        self._board.close()
 
     @property
     def seconds(self) -> float:
@@ -67,8 +66,7 @@ class Recorder:
         """A row of metrics, written, drawn and shown."""
         row = {"step": self._step, **metrics, "seconds": self.seconds, "steps_per_second": self.steps_per_second}
         self._directory.record(row)
-        for name, value in metrics.items():
-            self._board.add_scalar(name, value, self._step)
+        self._events.scalars(self._step, metrics)
         shown = ", ".join(f"{name} {metrics[name]:.3g}" for name in SHOWN if name in metrics)
         self._bar.set_postfix_str(shown, refresh=False)
         tqdm.write(f"step {self._step}: {shown}")

@@ -81,8 +81,8 @@ class RunDirectory:
 
     def record(self, row: Mapping[str, Any]) -> None:
         """Append a row to ``metrics.jsonl``."""
-        with (self.path / "metrics.jsonl").open("a") as file:
-            file.write(_json(row) + "\n")
+        with (self.path / "metrics.jsonl").open("ab", buffering=0) as file:
+            file.write((_json(row) + "\n").encode())
 
     def summarise(self, summary: Mapping[str, Any]) -> None:
         """Write ``summary.json``."""
