@@ -41,6 +41,8 @@ def test_commands_are_understood(command):
     words = shlex.split(command)
     if words[:3] == ["python3", "-m", "experiments.copy"]:
         cli.parse("copy", copy.Config, words[3:])
+    elif words[:3] == ["python3", "-m", "experiments.figures"]:
+        assert words[4:5] == ["--out"]  # The runs are a pattern, for the shell to fill in.
     else:
         known = (["python3", "-m", "pip"], ["python3", "-m", "pytest"], ["tensorboard"], ["git"], ["cd"])
         assert any(words[: len(start)] == start for start in known), command
