@@ -71,6 +71,8 @@ def test_an_empty_folder_has_nothing_to_restore(trainer, checkpoints):
     assert checkpoints.restore(trainer.init(0)) == (None, [])
 
 
+# Tensorstore's threads may complain of a damaged file after all is done.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("damage", [truncate, flip_a_bit, empty, remove])
 def test_a_damaged_checkpoint_is_passed_over(trainer, tmp_path, damage):
     folder = tmp_path / "checkpoints"
@@ -106,6 +108,7 @@ def test_a_half_written_folder_is_no_checkpoint(trainer, tmp_path):
     assert int(restored.step) == 1
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_none_readable_is_an_error_and_not_a_new_start(trainer, tmp_path):
     folder = tmp_path / "checkpoints"
     checkpoints = Checkpoints(folder)

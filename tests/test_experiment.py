@@ -229,6 +229,7 @@ def test_resuming_drops_records_of_steps_that_are_done_again(tmp_path):
     assert [row["step"] for row in rows(tmp_path / "r")] == [5, 10, 15, 20]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_damaged_newest_checkpoint_is_said_and_passed_over(capsys, tmp_path):
     flags = ("--log-interval", 5, "--checkpoint-interval", 10, "--logdir", tmp_path / "r")
     assert run("--max-steps", 20, *flags) == 0

@@ -1,8 +1,6 @@
 """Real processes: killed, stopped, out of disk; what they leave behind, and that resuming it changes nothing."""
 
 import json
-import os
-import resource
 import signal
 import subprocess
 import sys
@@ -17,31 +15,23 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, "-m", "experiments.copy"]
-FLAGS = [
-    "--T",
-    "5",
-    "--n-hid",
-    "20",
-    "--n-ch",
-    "3",
-    "--batch",
-    "16",
-    "--stop-below",
-    "0",
-    "--log-interval",
-    "50",
-    "--checkpoint-interval",
-    "25",
-]
+SIZES = ["--T", "5", "--n-hid", "20", "--n-ch", "3", "--batch", "16"]
+FLAGS = [*SIZES, "--stop-below", "0", "--log-interval", "50", "--checkpoint-interval", "25"]
 STEPS = 1500
 TIMEOUT = 300
 
 
-def start(logdir, *more, **options):
-    command = [*COMMAND, *FLAGS, "--max-steps", str(STEPS), "--logdir", str(logdir), *more]
-    return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ, **options
-    )
+SMALL_FILES = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+def start(logdir, *more, small_files=False):
+    limit = [sys.executable, "-c", SMALL_FILES, *COMMAND[1:]] if small_files else COMMAND
+    command = [*limit, *FLAGS, "--max-steps", str(STEPS), "--logdir", str(logdir), *more]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def finish(process):
@@ -139,10 +129,7 @@ def test_a_full_disk_is_one_line_and_costs_nothing_saved(unbroken, tmp_path):
     finish(process)
     saved, leaves = final_arrays(logdir)
 
-    def small_files():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))
-
-    code, _, err = finish(start(logdir, "--resume", preexec_fn=small_files))
+    code, _, err = finish(start(logdir, "--resume", small_files=True))
     assert code == 2
     (line,) = err.splitlines()
     assert line.startswith("error: cannot write checkpoint")

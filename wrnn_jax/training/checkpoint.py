@@ -1,7 +1,10 @@
 """Checkpoints by Orbax: written whole or not at all, and believed only if every byte is as it was."""
 
+import contextlib
 import hashlib
 import logging
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +84,8 @@ class Checkpoints:
         args = ocp.args.Composite(state=ocp.args.StandardRestore(like), digest=ocp.args.JsonRestore())
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                stored = self._manager.restore(step, args=args)
+                with _quiet_threads():
+                    stored = self._manager.restore(step, args=args)
                 if stored.digest != _digest(stored.state):
                     raise ValueError("its numbers are not those that were written")
             except Exception as error:  # As many kinds as there are ways to damage a file.
@@ -95,6 +99,18 @@ class Checkpoints:
     def close(self) -> None:
         """Free what Orbax holds."""
         self._manager.close()
+
+
+@contextlib.contextmanager
+def _quiet_threads() -> Iterator[None]:
+    """Tensorstore's threads tell a failed read once more to an event loop that is closed by then, which Python
+    would print as a traceback; the failure itself is raised as well, and said by us."""
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda _: None
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
 
 
 def _digest(state: Any) -> dict[str, str]:
