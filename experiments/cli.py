@@ -10,6 +10,7 @@ import platform
 import re
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,8 @@ def prepare_jax() -> None:
     if jax.config.jax_compilation_cache_dir is None:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wrnn_jax" / platform.node()
         jax.config.update("jax_compilation_cache_dir", str(cache))
+    # An entry that cannot be read or written only costs the time to compile.
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache", UserWarning)
 
 
 def run(
