@@ -130,13 +130,18 @@ def prepare_jax() -> None:
     """Settings that must come before the first use of a device."""
     # On a CPU every core is a device of its own, on which the trainer splits the batch: twice as fast as
     # one device with threads inside its small operations.
-    jax.config.update("jax_num_cpu_devices", os.cpu_count())
+    jax.config.update("jax_num_cpu_devices", _usable_cores())
     # What was compiled once is kept; a folder a host, as code for one processor may not run on another.
     if jax.config.jax_compilation_cache_dir is None:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wrnn_jax" / platform.node()
         jax.config.update("jax_compilation_cache_dir", str(cache))
     # An entry that cannot be read or written only costs the time to compile.
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache", UserWarning)
+
+
+def _usable_cores() -> int:
+    """Those this process may use: a scheduler often grants fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run(

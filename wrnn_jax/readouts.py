@@ -80,7 +80,7 @@ def with_readout(cell: Cell, readout: Readout) -> Cell:
 
     def fused(params: Params, carry: Carry, xs: Array, last: bool) -> tuple[Carry, Array]:
         how = "linear" if readout.is_linear else readout.apply
-        return cell.fused(params["cell"], carry, xs, last, how, params["readout"])
+        return cell.fused(params["cell"], carry, xs, last, how, cast(params["readout"], carry.dtype))
 
     return Cell(init, cell.initial_carry, step, cell.hidden, readout.output_size, cell.fused and fused)
 

@@ -5,15 +5,11 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
-from wrnn_jax.kernels.fused import fused_unroll
+from wrnn_jax.kernels import fused
 from wrnn_jax.typing import Array, Carry, Key, Params, Shape
 from wrnn_jax.validation import require_choice, require_integer
 
-ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
-    "relu": jax.nn.relu,
-    "tanh": jnp.tanh,
-    "identity": lambda x: x,
-}
+ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {name: sigma.apply for name, sigma in fused.ACTIVATIONS.items()}
 PRECISION = jax.lax.Precision.HIGHEST
 """Of every product: accelerators would else round float32 to fewer bits, and even a pure shift would lose the
 state's low bits at every one of hundreds of steps."""
@@ -78,14 +74,12 @@ def fused_loop(activation: str, frozen: Mapping[str, bool]) -> Callable[..., tup
     the outputs are what it makes of the states.
     """
 
-    def fused(params: Params, carry: Carry, xs: Array, last: bool, readout=None, readout_params: Params = ()):
+    def loop(params: Params, carry: Carry, xs: Array, last: bool, readout=None, readout_params: Params = ()):
         params = freeze(params, frozen)
         recurrence, encoder = params["recurrence"], params["encoder"]
         bias = recurrence["bias"].reshape(-1, *[1] * (encoder["bias"].ndim - 1)) + encoder["bias"]
         encoder = {"kernel": encoder["kernel"], "bias": bias}
-        kernel = recurrence["kernel"]
-        return fused_unroll(
-            kernel, encoder, readout_params, carry, xs, activation=activation, readout=readout, last=last
-        )
+        options = {"activation": activation, "readout": readout, "last": last}
+        return fused.fused_unroll(recurrence["kernel"], encoder, readout_params, carry, xs, **options)
 
-    return fused
+    return loop

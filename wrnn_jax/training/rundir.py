@@ -167,13 +167,14 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str | None:
-    """The commit that the code stands at, with "+" if files differ from it; None outside a checkout."""
+    """The commit that the code stands at, with "+" if files differ from it; None if git does not track this code."""
 
     def git(*arguments: str) -> str:
         here = Path(__file__).parent
         return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", __file__)
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
