@@ -16,6 +16,9 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # On the CPU, whatever else there is, unless asked otherwise: several test processes would share one GPU's memory.
 jax.config.update("jax_platforms", os.environ.setdefault("JAX_PLATFORMS", "cpu"))
+# Nearly all of the time goes into compiling programs that then run for milliseconds. Programs as users run them,
+# fully optimised, are those of the slow tests' processes.
+jax.config.update("jax_disable_most_optimizations", True)
 # Tests compile the same programs again and again, in this process and in those it starts: once is enough.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="wrnn-jax-cache-")
