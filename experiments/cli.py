@@ -63,6 +63,7 @@ def parse(program: str, config_type: type, arguments: list[str], default: Any = 
         with contextlib.redirect_stderr(said):
             return tyro.cli(config_type, args=arguments, prog=program, **options)
     except SystemExit as exit:
+        # tyro exits while it handles our error, or while it handles its own account of ours.
         refused = (exit.__context__ and exit.__context__.__context__) or exit.__context__
         if isinstance(refused, InvalidValue):
             raise refused from None
@@ -102,7 +103,9 @@ def main(
     except CheckpointError as error:
         _fail(str(error))
     except OSError as error:
-        _fail(f"cannot write in the run directory: {error.strerror or error}; what it holds is whole, see --resume")
+        # A write that fails names no file: it is one of the run directory's, that were open already.
+        unnamed = "the run directory cannot be written, what it holds is whole, see --resume"
+        _fail(f"{error.filename or unnamed}: {error.strerror or error}")
     sys.exit(code)
 
 

@@ -7,8 +7,9 @@ from typing import Literal, NamedTuple
 import jax
 
 from wrnn_jax import cells, readouts
+from wrnn_jax.activations import ACTIVATIONS
 from wrnn_jax.cells.base import Cell, unroll
-from wrnn_jax.cells.parts import ACTIVATIONS, BIAS_INITS, KERNEL_INITS
+from wrnn_jax.cells.parts import BIAS_INITS, KERNEL_INITS
 from wrnn_jax.readouts import Readout, with_readout
 from wrnn_jax.typing import Array, Key, Params
 from wrnn_jax.validation import require, require_choice, require_integer, require_switch

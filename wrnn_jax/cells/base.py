@@ -78,7 +78,7 @@ def unroll(
         between. ``True`` takes S = ⌈√T⌉, so that memory grows like √T for one more forward pass;
         a number is S itself (the steps left over after the last whole segment are stored as ever).
       backend: ``"scan"`` is ``lax.scan`` over ``step``, the definition. ``"fused"`` is the cell's own
-        loop, several times as fast on a CPU, whose memory grows like √T by itself; it takes one batch
+        loop, for the wave cell several times as fast on a CPU, whose memory grows like √T by itself; it takes one batch
         axis, gives no hidden trajectory, and differentiates in reverse mode only. ``"auto"`` is
         ``"fused"`` on a CPU where the cell and the other arguments allow it.
 

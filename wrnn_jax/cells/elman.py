@@ -5,9 +5,9 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from wrnn_jax.activations import ACTIVATIONS
 from wrnn_jax.cells.base import Cell
 from wrnn_jax.cells.parts import (
-    ACTIVATIONS,
     affine,
     cast,
     freeze,
@@ -65,7 +65,7 @@ def elman(
     require_switch("freeze_encoder", freeze_encoder)
     require_switch("freeze_recurrence", freeze_recurrence)
     units = channels * neurons
-    sigma = ACTIVATIONS[activation]
+    sigma = ACTIVATIONS[activation].apply
     frozen = {"encoder": freeze_encoder, "recurrence": freeze_recurrence}
 
     def init(key: Key, input_size: int) -> Params:

@@ -1,15 +1,15 @@
-"""What cells and readouts share: activations, the affine map, and initialisations."""
+"""What cells and readouts share: the affine map, initialisations, and the fused loop."""
 
 from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 
-from wrnn_jax.kernels import fused
+from wrnn_jax.activations import ACTIVATIONS
+from wrnn_jax.kernels.fused import fused_unroll
 from wrnn_jax.typing import Array, Carry, Key, Params, Shape
 from wrnn_jax.validation import require_choice, require_integer
 
-ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {name: sigma.apply for name, sigma in fused.ACTIVATIONS.items()}
 PRECISION = jax.lax.Precision.HIGHEST
 """Of every product: accelerators would else round float32 to fewer bits, and even a pure shift would lose the
 state's low bits at every one of hundreds of steps."""
@@ -80,6 +80,6 @@ def fused_loop(activation: str, frozen: Mapping[str, bool]) -> Callable[..., tup
         bias = recurrence["bias"].reshape(-1, *[1] * (encoder["bias"].ndim - 1)) + encoder["bias"]
         encoder = {"kernel": encoder["kernel"], "bias": bias}
         options = {"activation": activation, "readout": readout, "last": last}
-        return fused.fused_unroll(recurrence["kernel"], encoder, readout_params, carry, xs, **options)
+        return fused_unroll(recurrence["kernel"], encoder, readout_params, carry, xs, **options)
 
     return loop

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from wrnn_jax.activations import ACTIVATIONS
 from wrnn_jax.cells.base import Cell
 from wrnn_jax.cells.parts import (
-    ACTIVATIONS,
     PRECISION,
     affine,
     cast,
@@ -85,7 +85,7 @@ def wave(
     require_choice("form", form, ("roll", "conv"))
     require(not (local and form == "conv"), "form", form, "'roll' for the local variant")
 
-    sigma = ACTIVATIONS[activation]
+    sigma = ACTIVATIONS[activation].apply
     correlate = {"roll": correlate_roll, "conv": correlate_conv}[form]
     frozen = {"encoder": freeze_encoder, "recurrence": freeze_recurrence}
 

@@ -19,26 +19,13 @@ import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
+from wrnn_jax.activations import ACTIVATIONS
 from wrnn_jax.typing import Array, Params
 from wrnn_jax.validation import require, require_choice
 
 FEW_INPUTS = 16
-"""Up to so many inputs, V x is a sum inside the step's elementwise loop, which is faster than a thin GEMM."""
-
-
-class Activation(NamedTuple):
-    """σ, and its pull-back as a function of the state *after* σ, so that no pre-activation is stored."""
-
-    apply: Callable[[Array], Array]
-    pull_back: Callable[[Array, Array], Array]
-    """(h = σ(z), ∂L/∂h) -> ∂L/∂z."""
-
-
-ACTIVATIONS = {
-    "relu": Activation(jax.nn.relu, lambda h, dh: jnp.where(h > 0, dh, jnp.zeros_like(dh))),
-    "tanh": Activation(jnp.tanh, lambda h, dh: dh * (1 - h * h)),
-    "identity": Activation(lambda z: z, lambda h, dh: dh),
-}
+"""Up to so many inputs, V x is a sum inside the step's elementwise loop: with up to 10, as far as was measured, faster
+than a thin GEMM."""
 
 
 def fused_unroll(

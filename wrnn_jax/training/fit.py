@@ -89,12 +89,12 @@ def fit(trainer: Trainer, task: Task, config: TrainConfig, directory: RunDirecto
     state, saved = _start(trainer, checkpoints, config.seed)
     with received_signals() as received, Recorder(directory, int(state.step), config.max_steps) as recorder:
         state = trainer.advance(state, hparams, int(state.step))  # No step: only compiles.
-        status = _status_at_start(trainer, task, config, state)
+        status, metrics = _status_at_start(trainer, task, config, state), None
         while status is None:
             step = int(state.step)
             end = min(_next(step, config.log_interval), _next(step, config.checkpoint_interval), config.max_steps)
             state = trainer.advance(state, hparams, min(end, step + recorder.steps_of_next_call()))
-            step = int(state.step)
+            step, metrics = int(state.step), None
             recorder.advanced(step)
             if not state.finite:
                 status, state = DIVERGED, state._replace(finite=jnp.bool_(True))
@@ -113,7 +113,8 @@ def fit(trainer: Trainer, task: Task, config: TrainConfig, directory: RunDirecto
             checkpoints.save(int(state.step), state)
     checkpoints.close()
     signal = received[0] if status == INTERRUPTED else None
-    return Fitted(state, evaluate(trainer, state), status, signal, recorder.seconds, recorder.steps_per_second)
+    metrics = metrics or evaluate(trainer, state)
+    return Fitted(state, metrics, status, signal, recorder.seconds, recorder.steps_per_second)
 
 
 def _start(trainer: Trainer, checkpoints: Checkpoints, seed: int) -> tuple[TrainState, int | None]:
