@@ -10,7 +10,6 @@ from tyro.conf import OmitArgPrefixes
 
 from experiments import cli, presets
 from wrnn_jax import models
-from wrnn_jax.analysis import plots
 from wrnn_jax.models import Model, ModelConfig
 from wrnn_jax.tasks import CopyConfig, Task, copy_task
 from wrnn_jax.training.fit import TrainConfig
@@ -35,6 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
 def experiment(config: Config) -> int:
     """Train on the copy task and write the run directory; the exit code."""
     task = copy_task(config.task)
+    config = dataclasses.replace(config, model=models.with_backend_chosen(config.model, task.outputs))
     model = models.build(config.model, task.input_size, task.output_size, task.outputs)
 
     def draw(folder: Path, rows: list[dict[str, Any]], params: Params) -> None:
@@ -48,6 +48,7 @@ def draw_figures(
     folder: Path, rows: list[dict[str, Any]], config: Config, task: Task, model: Model, params: Params
 ) -> None:
     """The task with the model's answer, the training curve, and the waves, of one unseen sequence."""
+    from wrnn_jax.analysis import plots  # Not before: training need not wait for matplotlib.
 
     @jax.jit
     def example(params: Params) -> tuple[Array, ...]:

@@ -25,6 +25,9 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+# Nothing of what the user has there takes part, native kernels least of all.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="wrnn-jax-home-")
+atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 # Must come before anything asks for a device; with two of them, sharding over devices can be tested on any machine.
 jax.config.update("jax_num_cpu_devices", 2)
 

@@ -268,7 +268,17 @@ def test_fused_loop_is_the_scan(random_params, name, outputs):
     jax.tree.map(assert_close_to_its_scale, fused, scan)
 
 
-def test_auto_falls_back_where_there_is_no_fused_loop(random_params):
+def test_parallel_engine_is_the_scan(random_params):
+    """Wired to the wave cell with identity activation, and to that only."""
+    cell = with_readout(wave(2, 5, 3, kernel_init="random", encoder_init="dense", activation="identity"), linear(3))
+    params, xs = random_params(cell, 3, scale=0.3), normal(2, 7, 3)
+    scan, parallel = (unroll(cell, params, xs, backend=backend) for backend in ("scan", "parallel"))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), parallel, scan)
+    with pytest.raises(ValueError, match=r"^backend = 'parallel': must be one of auto, scan, fused$"):
+        unroll(CELLS["wave"], params["cell"], xs, backend="parallel")
+
+
+def test_auto_falls_back_where_there_is_no_engine(random_params):
     """A user's own cell, kernels of their own, a hidden trajectory, no batch axis: the scan."""
     xs = normal(2, 5, 3)
     for cell, options in (
@@ -281,5 +291,5 @@ def test_auto_falls_back_where_there_is_no_fused_loop(random_params):
         params = random_params(cell, 3, scale=0.5)
         expected = unroll(cell, params, xs, **options).outputs
         np.testing.assert_array_equal(unroll(cell, params, xs, backend="auto", **options).outputs, expected)
-        with pytest.raises(ValueError, match=r"^backend = 'fused': must be 'scan' or 'auto' for this cell"):
+        with pytest.raises(ValueError, match=r"^backend = 'fused': must be ('scan' or 'auto' for|one of auto, scan$)"):
             unroll(cell, params, xs, backend="fused", **options)

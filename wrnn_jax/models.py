@@ -1,14 +1,14 @@
 """Models: encoder → cell → readout as two pure functions, and the registry of those with a name."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import jax
 
 from wrnn_jax import cells, readouts
 from wrnn_jax.activations import ACTIVATIONS
-from wrnn_jax.cells.base import Cell, unroll
+from wrnn_jax.cells.base import Cell, choose_backend, unroll
 from wrnn_jax.cells.parts import BIAS_INITS, KERNEL_INITS
 from wrnn_jax.readouts import Readout, with_readout
 from wrnn_jax.typing import Array, Key, Params
@@ -38,7 +38,7 @@ def recurrent(
     *,
     outputs: Literal["all", "last"] = "all",
     remat: bool | int = False,
-    backend: Literal["scan", "fused", "auto"] = "auto",
+    backend: Literal["auto", "scan", "fused", "parallel"] = "auto",
 ) -> Model:
     """The model ``readout(cell(x))``, read at every step or the last; options as in :func:`unroll`."""
     composed = with_readout(cell, readout)
@@ -105,6 +105,8 @@ class ModelConfig:
     """Do not train the encoder V."""
     freeze_recurrence: bool = False
     """Do not train the recurrent kernel."""
+    backend: str = "auto"
+    """How to go through time, same numbers: auto | scan | fused | parallel (the last for --act identity)."""
 
     def __post_init__(self):
         require_choice("model", self.model, MODELS)
@@ -129,10 +131,22 @@ class ModelConfig:
         require_choice("bias_init", self.bias_init, BIAS_INITS)
         require_switch("freeze_encoder", self.freeze_encoder)
         require_switch("freeze_recurrence", self.freeze_recurrence)
+        if self.backend != "auto":  # To resolve that asks for a device, and what devices there are may yet be set.
+            choose_backend(_cell(self), self.backend)
 
 
 def build(config: ModelConfig, input_size: int, output_size: int, outputs: Literal["all", "last"]) -> Model:
     """The model that a config names, for D inputs and O outputs, read at every step or the last."""
+    readout = MODELS[config.model].readout(output_size)
+    return recurrent(_cell(config), readout, input_size, outputs=outputs, backend=config.backend)
+
+
+def with_backend_chosen(config: ModelConfig, outputs: Literal["all", "last"]) -> ModelConfig:
+    """The config with the backend named that ``"auto"`` stands for on this machine."""
+    return replace(config, backend=choose_backend(_cell(config), config.backend, outputs))
+
+
+def _cell(config: ModelConfig) -> Cell:
     named = MODELS[config.model]
     options = {
         "activation": config.act,
@@ -143,7 +157,5 @@ def build(config: ModelConfig, input_size: int, output_size: int, outputs: Liter
         "freeze_recurrence": config.freeze_recurrence,
     }
     if named.family == "wave":
-        cell = cells.wave(config.n_ch, config.n_hid, config.ksize, local=named.local, **options)
-    else:
-        cell = cells.elman(config.n_hid, channels=config.n_ch, **options)
-    return recurrent(cell, named.readout(output_size), input_size, outputs=outputs)
+        return cells.wave(config.n_ch, config.n_hid, config.ksize, local=named.local, **options)
+    return cells.elman(config.n_hid, channels=config.n_ch, **options)

@@ -18,7 +18,7 @@ class Readout(NamedTuple):
     apply: Callable[[Params, Array], Array]
     output_size: int
     is_linear: bool = False
-    """Of the form of :func:`linear`, which a fused loop has a faster way for."""
+    """Of the form of :func:`linear`, which the engines have a faster way for."""
 
 
 def linear(output_size: int) -> Readout:
@@ -78,11 +78,17 @@ def with_readout(cell: Cell, readout: Readout) -> Cell:
         carry, y = cell.step(params["cell"], carry, x)
         return carry, readout.apply(params["readout"], y)
 
-    def fused(params: Params, carry: Carry, xs: Array, last: bool) -> tuple[Carry, Array]:
+    def with_it(loop):
+        """The engine ``loop``, read in the same way."""
         how = "linear" if readout.is_linear else readout.apply
-        return cell.fused(params["cell"], carry, xs, last, how, cast(params["readout"], carry.dtype))
 
-    return Cell(init, cell.initial_carry, step, cell.hidden, readout.output_size, cell.fused and fused)
+        def engine(params: Params, carry: Carry, xs: Array, last: bool) -> tuple[Carry, Array]:
+            return loop(params["cell"], carry, xs, last, how, cast(params["readout"], carry.dtype))
+
+        return engine
+
+    engines = {name: with_it(loop) for name, loop in cell.engines.items()}
+    return Cell(init, cell.initial_carry, step, cell.hidden, readout.output_size, engines)
 
 
 def _init_dense(key: Key, input_size: int, output_size: int) -> Params:

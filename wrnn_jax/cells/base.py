@@ -1,7 +1,8 @@
 """The two pure functions that are a cell, and the loop over time that drives them."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 import jax
@@ -21,9 +22,10 @@ class Cell(NamedTuple):
     ``step(params, carry, x)``              -> (carry, y); x ``(*batch, D)``, y ``(*batch, F)``
     ``hidden(carry)``                       -> the hidden state as ``(*batch, C, N)``
     ``output_size``                         F, the features of ``y``
-    ``fused``                               the loop over time as a whole, where there is a faster
-                                            one: ``(params, carry, xs (T, B, D), last)`` ->
-                                            (carry, outputs ``(T, B, F)`` or ``(B, F)``)
+    ``engines``                             faster loops over time, where there are any, by the name
+                                            that ``unroll`` knows them by: ``(params, carry,
+                                            xs (T, B, D), last)`` -> (carry, outputs ``(T, B, F)``
+                                            or ``(B, F)``)
     ======================================  ====================================================
 
     The step computes in the carry's dtype: parameters and inputs are cast to it.
@@ -34,7 +36,11 @@ class Cell(NamedTuple):
     step: Callable[[Params, Carry, Array], tuple[Carry, Array]]
     hidden: Callable[[Carry], Array]
     output_size: int
-    fused: Callable[..., tuple[Carry, Array]] | None = None
+    engines: Mapping[str, Callable[..., tuple[Carry, Array]]] = MappingProxyType({})
+
+
+BACKENDS = ("auto", "scan", "fused", "parallel")
+"""The ways to go through time, see :func:`unroll`."""
 
 
 class Unrolled(NamedTuple):
@@ -58,7 +64,7 @@ def unroll(
     time_major: bool = False,
     return_hidden: bool = False,
     remat: bool | int = False,
-    backend: Literal["scan", "fused", "auto"] = "scan",
+    backend: Literal["scan", "fused", "parallel", "auto"] = "scan",
 ) -> Unrolled:
     """Run a cell over a sequence::
 
@@ -77,19 +83,24 @@ def unroll(
       remat: store the carry of only every S-th step for the backward pass and recompute those in
         between. ``True`` takes S = ⌈√T⌉, so that memory grows like √T for one more forward pass;
         a number is S itself (the steps left over after the last whole segment are stored as ever).
-      backend: ``"scan"`` is ``lax.scan`` over ``step``, the definition. ``"fused"`` is the cell's own
-        loop, for the wave cell several times as fast on a CPU, whose memory grows like √T by itself; it takes one batch
-        axis, gives no hidden trajectory, and differentiates in reverse mode only. ``"auto"`` is
-        ``"fused"`` on a CPU where the cell and the other arguments allow it.
+      backend: how to go through time; all give the same numbers, up to rounding.
+
+        * ``"scan"`` is ``lax.scan`` over ``step``, the definition.
+        * ``"fused"``: a loop laid out for a CPU's caches, with its own backward pass, of the wave cell and the simple
+          RNN; its memory grows like √T by itself. Reverse-mode differentiation only.
+        * ``"parallel"``: all steps at once, of the wave cell with identity activation.
+        * ``"auto"``: see :func:`choose_backend`.
+
+        Those other than the scan take one batch axis, no ``remat``, and give no hidden trajectory.
 
     Returns:
       :class:`Unrolled`: ``(carry, outputs, hidden)``.
 
     Raises:
-      ValueError: for no time step, S < 1, an unknown option, or a ``"fused"`` that cannot be had.
+      ValueError: for no time step, S < 1, an unknown option, or a backend that this cell or these arguments rule out.
     """
     require_choice("outputs", outputs, ("all", "last"))
-    require_choice("backend", backend, ("scan", "fused", "auto"))
+    require_choice("backend", backend, BACKENDS)
     require(xs.ndim >= 2 + (not time_major), "xs.shape", xs.shape, "(*batch, T, D), or (T, *batch, D) if time_major")
     if not time_major:
         xs = jnp.moveaxis(xs, -2, 0)
@@ -99,10 +110,14 @@ def unroll(
         carry = cell.initial_carry(xs.shape[1:-1], dtype)
     last = outputs == "last"
 
-    can_fuse = cell.fused is not None and xs.ndim == 3 and not return_hidden and remat is False
-    require(can_fuse or backend != "fused", "backend", backend, "'scan' or 'auto' for this cell and these arguments")
-    if backend == "fused" or (backend == "auto" and can_fuse and jax.default_backend() == "cpu"):
-        carry, ys = cell.fused(params, carry, xs, last)
+    plain = xs.ndim == 3 and not return_hidden and remat is False
+    if plain:
+        backend = choose_backend(cell, backend, outputs)
+    else:
+        allowed = "'scan' or 'auto' for more batch axes than one, hidden states or remat"
+        require(backend in ("scan", "auto"), "backend", backend, allowed)
+    if backend in cell.engines and plain:
+        carry, ys = cell.engines[backend](params, carry, xs, last)
         return Unrolled(carry, ys if time_major or last else jnp.moveaxis(ys, 0, -2), None)
 
     def body(carry, x):
@@ -124,6 +139,24 @@ def unroll(
         if return_hidden:
             hidden = jnp.moveaxis(hidden, 0, -3)
     return Unrolled(carry, ys, hidden)
+
+
+def choose_backend(cell: Cell, backend: str = "auto", outputs: Literal["all", "last"] = "all") -> str:
+    """The backend that :func:`unroll` takes for ``backend``: for ``"auto"``, on a CPU the fastest that the cell has
+    for such outputs, elsewhere the scan.
+
+    Raises:
+      ValueError: for a backend that there is not, or not for this cell.
+    """
+    require_choice("backend", backend, BACKENDS)
+    if backend != "auto":
+        require_choice("backend", backend, ("auto", "scan", *cell.engines))
+        return backend
+    if jax.default_backend() != "cpu":
+        return "scan"
+    # All states one after another are computed as fast as in parallel, where there are but few cores.
+    preferred = ("parallel", "fused") if outputs == "last" else ("fused",)
+    return next((name for name in preferred if name in cell.engines), "scan")
 
 
 def _scan(body: Callable, carry: Carry, xs: Array, remat: bool | int) -> tuple[Carry, Params]:

@@ -1,4 +1,4 @@
-"""What cells and readouts share: the affine map, initialisations, and the fused loop."""
+"""What cells and readouts share: the affine map, initialisations, and the engines' common form."""
 
 from collections.abc import Callable, Mapping
 
@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 
 from wrnn_jax.activations import ACTIVATIONS
-from wrnn_jax.kernels.fused import fused_unroll
 from wrnn_jax.typing import Array, Carry, Key, Params, Shape
 from wrnn_jax.validation import require_choice, require_integer
 
@@ -67,11 +66,15 @@ def cast(tree: Params, dtype: jnp.dtype) -> Params:
     return jax.tree.map(lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)
 
 
-def fused_loop(activation: str, frozen: Mapping[str, bool]) -> Callable[..., tuple[Carry, Array]]:
-    """``Cell.fused`` of h_{t+1} = σ(R(h_t) + b_R + V x_t + b_V), where R is a convolution or a matrix.
+def engine(unroll_wave: Callable[..., tuple[Carry, Array]], frozen: Mapping[str, bool]) -> Callable:
+    """One of ``Cell.engines``, of h_{t+1} = R(h_t) + b_R + V x_t + b_V and an activation, R a convolution or a matrix.
 
     With a ``readout`` (as :func:`wrnn_jax.kernels.fused.fused_unroll` takes it) and its parameters,
     the outputs are what it makes of the states.
+
+    Args:
+      unroll_wave: one of ``wrnn_jax.kernels``.
+      frozen: as in :func:`freeze`.
     """
 
     def loop(params: Params, carry: Carry, xs: Array, last: bool, readout=None, readout_params: Params = ()):
@@ -79,7 +82,6 @@ def fused_loop(activation: str, frozen: Mapping[str, bool]) -> Callable[..., tup
         recurrence, encoder = params["recurrence"], params["encoder"]
         bias = recurrence["bias"].reshape(-1, *[1] * (encoder["bias"].ndim - 1)) + encoder["bias"]
         encoder = {"kernel": encoder["kernel"], "bias": bias}
-        options = {"activation": activation, "readout": readout, "last": last}
-        return fused_unroll(recurrence["kernel"], encoder, readout_params, carry, xs, **options)
+        return unroll_wave(recurrence["kernel"], encoder, readout_params, carry, xs, readout=readout, last=last)
 
     return loop

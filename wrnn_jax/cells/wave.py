@@ -1,5 +1,6 @@
 """The Wave-RNN cell: a recurrence by circular convolution over rings of neurons."""
 
+from functools import partial
 from typing import Literal
 
 import jax
@@ -12,12 +13,14 @@ from wrnn_jax.cells.parts import (
     PRECISION,
     affine,
     cast,
+    engine,
     freeze,
-    fused_loop,
     init_encoder,
     require_cell_options,
     uniform_fan_in,
 )
+from wrnn_jax.kernels.fused import fused_unroll
+from wrnn_jax.kernels.parallel import parallel_unroll
 from wrnn_jax.typing import Array, Carry, Key, Params, Shape
 from wrnn_jax.validation import require, require_choice, require_integer, require_switch
 
@@ -111,9 +114,13 @@ def wave(
         )
         return hidden, hidden.reshape(*hidden.shape[:-2], channels * neurons)
 
-    # The fused loop knows neither kernels of their own for every position, nor another form.
-    fused = fused_loop(activation, frozen) if form == "roll" and not local else None
-    return Cell(init, initial_carry, step, lambda carry: carry, channels * neurons, fused)
+    # The engines know neither kernels of their own for every position, nor another form.
+    engines = {}
+    if form == "roll" and not local:
+        engines["fused"] = engine(partial(fused_unroll, activation=activation), frozen)
+        if activation == "identity":
+            engines["parallel"] = engine(parallel_unroll, frozen)
+    return Cell(init, initial_carry, step, lambda carry: carry, channels * neurons, engines)
 
 
 def correlate_roll(kernel: Array, hidden: Array) -> Array:

@@ -27,6 +27,10 @@ FEW_INPUTS = 16
 """Up to so many inputs, V x is a sum inside the step's elementwise loop: with up to 10, as far as was measured, faster
 than a thin GEMM."""
 
+STORED_BYTES = 2**24
+"""Of states stored for the backward pass: as much costs next to nothing. A shorter segment is recomputed in a smaller
+buffer, which stays in a core's own cache."""
+
 
 def fused_unroll(
     recurrence: Array,
@@ -45,7 +49,7 @@ def fused_unroll(
     wave:   R(h)[o, i] = Σ_j Σ_k u[o, j, k] · h[j, (i + k − K//2) mod N]
     dense:  R(h) = U h
 
-    Reverse mode only. Activation memory grows like T / S + S states.
+    Reverse mode only. Activation memory grows like T / S + S states: with the default S, like √T where T is large.
 
     Args:
         recurrence:     (C, C, K) u, K odd and at most N  | (N, N)    U
@@ -57,7 +61,7 @@ def fused_unroll(
         readout:    Pure ``(readout_params, states (B, C·N)) -> (B, O)``; None: the states themselves. ``"linear"`` is
                     ``W h + b`` with ``{"output": {"kernel": (O, C·N), "bias": (O,)}}``, faster than as a function.
         last:       Only the last step's outputs.
-        segment:    S, the steps between stored states; by default about √T.
+        segment:    S, the steps between stored states; by default :func:`default_segment`.
 
     Returns:
         The last state, shaped as ``carry``, and the outputs, ``(T, B, O)`` or with ``last`` ``(B, O)``.
@@ -72,7 +76,8 @@ def fused_unroll(
         readout = _identity_readout
     if readout == "linear":
         readout_params = readout_params["output"]
-    spec = _Spec(activation, None if last else readout, min(segment or default_segment(steps), steps))
+    segment = segment or default_segment(steps, carry.nbytes)
+    spec = _Spec(activation, None if last else readout, min(segment, steps))
     recurrence, encoder, xs = jax.tree.map(lambda leaf: leaf.astype(carry.dtype), (recurrence, encoder, xs))
     state = jnp.moveaxis(carry.reshape(batch, *encoder["bias"].shape), 0, -1)
     inputs = jnp.swapaxes(xs, 1, 2)
@@ -84,9 +89,10 @@ def fused_unroll(
     return carry, jnp.swapaxes(outputs, -1, -2)
 
 
-def default_segment(steps: int) -> int:
-    """S ≈ √T: T / S stored states and S recomputed ones are then fewest."""
-    return math.isqrt(steps)
+def default_segment(steps: int, state_bytes: int) -> int:
+    """S: so that the stored states, T / S of them, take at most ``STORED_BYTES``, but not above √T, where T / S + S is
+    least. One, and nothing is recomputed, where all states of a small network fit."""
+    return min(math.isqrt(steps), -(-steps * state_bytes // STORED_BYTES))
 
 
 def _identity_readout(params: Params, states: Array) -> Array:
@@ -158,24 +164,29 @@ def _forward(spec, recurrence, encoder, readout_params, state, xs, store):
         output = jax.eval_shape(readout.apply, state)
         outputs = zeros((steps, *output.shape), output.dtype)
 
+    def read_out(t, state, outputs):
+        """y_{t−1} from h_t; that of t = 0, which there is not, is written over by the next."""
+        if not spec.readout:
+            return None
+        return _put(outputs, readout.apply(state), jnp.maximum(t - 1, 0))
+
     def step(t, loop):
         state, scratch, outputs = loop
-        state, scratch = advance(state, scratch, t)
-        if spec.readout:
-            outputs = lax.dynamic_update_index_in_dim(outputs, readout.apply(state), t, 0)
-        return state, scratch, outputs
+        # The state that is carried is read: fused into the readout, the new one would be computed twice.
+        outputs = read_out(t, state, outputs)
+        return *advance(state, scratch, t), outputs
 
     def run_segment(s, loop):
         state, scratch, outputs, stored = loop
         if store:
-            stored = lax.dynamic_update_index_in_dim(stored, state, s, 0)
+            stored = _put(stored, state, s)
         start = s * spec.segment
         stop = jnp.minimum(start + spec.segment, steps)
         return *lax.fori_loop(start, stop, step, (state, scratch, outputs)), stored
 
     loop = state, ring.scratch(state), outputs, stored
     state, _, outputs, stored = lax.fori_loop(0, segments, run_segment, loop)
-    return state, outputs, stored
+    return state, read_out(steps, state, outputs), stored
 
 
 def _unroll_fwd(spec, *operands):
@@ -231,7 +242,7 @@ def _unroll_bwd(spec, residuals, cotangents):
             new["encoder"] += _dot(delta, _at(padded_xs, t).T)
         if "xs" in grads:
             d_x = _dot(encoder["kernel"].reshape(-1, inputs).T, delta)
-            new["xs"] = lax.dynamic_update_index_in_dim(grads["xs"], d_x.astype(xs.dtype), t, 0)
+            new["xs"] = _put(grads["xs"], d_x.astype(xs.dtype), t)
         return new
 
     def run_segment(i, loop):
@@ -242,8 +253,9 @@ def _unroll_bwd(spec, residuals, cotangents):
 
         def recompute(t, loop):
             states, h, scratch = loop
-            h, scratch = advance(h, scratch, t)
-            return lax.dynamic_update_index_in_dim(states, h, t + 1 - start, 0), h, scratch
+            # The state that is carried is stored: fused into the store, the new one would be computed twice.
+            states = _put(states, h, t - start)
+            return states, *advance(h, scratch, t)
 
         def step(i, loop):
             h, delta, scratch, grads = loop
@@ -255,21 +267,20 @@ def _unroll_bwd(spec, residuals, cotangents):
             # The next state is carried: fused into the arithmetic, the look-up would be done for each element.
             return _at(states, k - 1), delta, windows, grads
 
-        h = _at(stored, s)
-        states = lax.dynamic_update_index_in_dim(states, h, 0, 0)
-        states, _, scratch = lax.fori_loop(start, start + length - 1, recompute, (states, h, scratch))
+        states, h, scratch = lax.fori_loop(start, start + length - 1, recompute, (states, _at(stored, s), scratch))
         # h_0 is no activation: its step is taken after the loops.
         count = jnp.where(start == 0, length - 1, length)
-        _, *loop = lax.fori_loop(0, count, step, (_at(states, length - 1), delta, scratch, grads))
+        _, *loop = lax.fori_loop(0, count, step, (h, delta, scratch, grads))
         return states, *loop
 
     accumulator = _wide(state.dtype)
     grads = {
         "recurrence": zeros((ring.taps * ring.channels, ring.channels), accumulator),
         "encoder": zeros((ring.channels * ring.neurons, padded_xs.shape[1]), accumulator),
-        "readout": jax.tree.map(lambda leaf: zeros(leaf.shape, _wide(leaf.dtype)), readout_params),
         "xs": zeros(xs.shape, xs.dtype),
     }
+    if read_out:
+        grads["readout"] = jax.tree.map(lambda leaf: zeros(leaf.shape, _wide(leaf.dtype)), readout.gradient(state))
     grads = {name: grad for name, grad in grads.items() if name in wanted}
     dh = zeros(state.shape, accumulator) if isinstance(d_state, SymbolicZero) else d_state.astype(accumulator)
     dh, grads = into_output(steps, state, dh, grads)
@@ -289,7 +300,8 @@ def _unroll_bwd(spec, residuals, cotangents):
         both = {"kernel": by_neuron[..., :inputs], "bias": by_neuron[..., inputs]}
         grads["encoder"] = jax.tree.map(lambda grad, leaf: grad.astype(leaf.dtype), both, encoder)
     if "readout" in grads:
-        grads["readout"] = jax.tree.map(lambda grad, leaf: grad.astype(leaf.dtype), grads["readout"], readout_params)
+        d_params = readout.finish(grads["readout"])
+        grads["readout"] = jax.tree.map(lambda grad, leaf: grad.astype(leaf.dtype), d_params, readout_params)
     return tuple(grads.get(name) for name in ("recurrence", "encoder", "readout", "state", "xs"))
 
 
@@ -347,7 +359,13 @@ class _Readout(NamedTuple):
     apply: Callable[[Array], Array]
     """h (C, N, B) -> y (O, B)."""
     pull_back: Callable[[Array, Array], tuple[Array, Params]]
-    """(h, ∂L/∂y) -> (∂L/∂h, ∂L/∂params)."""
+    """(h, ∂L/∂y) -> (∂L/∂h, ∂L/∂params), the latter in a form of its own that is summed over steps."""
+    finish: Callable[[Params], Params]
+    """From that form to the parameters' own."""
+
+    def gradient(self, h: Array) -> Params:
+        """Shapes and dtypes of that form."""
+        return jax.eval_shape(lambda h: self.pull_back(h, self.apply(h))[1], h)
 
 
 def _prepare_readout(spec, params):
@@ -361,7 +379,7 @@ def _prepare_readout(spec, params):
         d_params, dh = jax.vjp(apply, params, h)[1](dy)
         return dh, d_params
 
-    return _Readout(partial(apply, params), pull_back)
+    return _Readout(partial(apply, params), pull_back, lambda gradient: gradient)
 
 
 def _linear_readout(kernel, bias):
@@ -375,14 +393,23 @@ def _linear_readout(kernel, bias):
     def pull_back(h, dy):
         dh = _dot(transposed, dy).reshape(h.shape)
         padded = jnp.pad(dy, ((0, -len(dy) % 16), (0, 0)))
-        d_kernel = _dot(h.reshape(-1, h.shape[-1]).astype(dy.dtype), padded.T)[:, : len(dy)].T
-        return dh, {"kernel": d_kernel, "bias": dy.sum(1)}
+        d_transposed = _dot(h.reshape(-1, h.shape[-1]).astype(dy.dtype), padded.T)
+        return dh, {"transposed": d_transposed, "bias": dy.sum(1)}
 
-    return _Readout(apply, pull_back)
+    def finish(gradient):
+        return {"kernel": gradient["transposed"].T[: len(kernel)], "bias": gradient["bias"]}
+
+    return _Readout(apply, pull_back, finish)
 
 
 def _at(array, index):
-    return lax.dynamic_index_in_dim(array, index, keepdims=False)
+    """array[index]; an index that may be negative would be corrected for each element of what it is fused into."""
+    return lax.dynamic_index_in_dim(array, index, keepdims=False, allow_negative_indices=False)
+
+
+def _put(array, value, index):
+    """array with array[index] = value."""
+    return lax.dynamic_update_index_in_dim(array, value, index, 0, allow_negative_indices=False)
 
 
 def _is_primal(leaf):

@@ -3,11 +3,11 @@
 import statistics
 import time
 from collections.abc import Mapping
+from functools import cached_property
 
 from tqdm import tqdm
 
 from wrnn_jax.training.rundir import RunDirectory
-from wrnn_jax.training.tensorboard import EventFile
 
 SECONDS_A_CALL = 1.0
 """About how long one call of the device may take: the bar moves, and a signal is heeded, so often."""
@@ -28,7 +28,7 @@ class Recorder:
         self._step = step
         self._rates: list[float] = []
         self._start = time.perf_counter() - (rows[-1]["seconds"] if rows else 0.0)
-        self._events = EventFile(directory.path / "tensorboard", step)
+        self._first_step = step
         # No bar where nobody watches: in a log file each refresh would be a line.
         self._bar = tqdm(total=max_steps, initial=step, unit="step", disable=None, dynamic_ncols=True)
         self._called = time.perf_counter()
@@ -38,6 +38,14 @@ class Recorder:
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
+
+    @cached_property
+    def _events(self):
+        # Imported and made when first needed: where PyTorch is installed tensorboardX imports it all, and a run's
+        # first step should not wait for that.
+        from wrnn_jax.training.tensorboard import EventFile
+
+        return EventFile(self._directory.path / "tensorboard", self._first_step)
 
     @property
     def seconds(self) -> float:

@@ -18,9 +18,10 @@ import jax
 from wrnn_jax.validation import InvalidValue
 
 UNCHANGING = frozenset(
-    ["max_steps", "stop_below", "log_interval", "checkpoint_interval", "logdir", "resume", "preset", "eval_only"]
+    {"max_steps", "stop_below", "log_interval", "checkpoint_interval"}
+    | {"logdir", "resume", "preset", "eval_only", "backend"}
 )
-"""Fields that do not change what a step computes: a resumed run may have others than before."""
+"""Fields that do not change what a step computes, up to rounding: a resumed run may have others than before."""
 
 
 class RunDirectory:

@@ -1,0 +1,106 @@
+"""A grid in one program, against its members one after another."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.bench import report
+from experiments.bench.race import Contender, race
+from experiments.cli import prepare_jax
+from wrnn_jax import models
+from wrnn_jax.tasks import CopyConfig, copy_task
+from wrnn_jax.training.grid import grid_trainer
+from wrnn_jax.training.loop import make_trainer
+from wrnn_jax.training.optimizer import Hparams
+from wrnn_jax.validation import require_integer
+
+BATCH = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class GridConfig:
+    """G members of a grid of the copy task in one program, beside the same members one after another."""
+
+    T: tuple[int, ...] = (30, 80)
+    """Steps between the symbols and their recall."""
+    members: tuple[int, ...] = (1, 3, 9, 27)
+    """G: how many members."""
+    steps: int = 4
+    """Optimiser steps of every member in a turn."""
+    rounds: int = 5
+    """Turns of every contender, after one to warm up."""
+    out: Path = Path("runs/bench")
+    """Folder for grid.json and grid.md."""
+
+    def __post_init__(self):
+        for T in self.T:
+            require_integer("T", T, at_least=0)
+        for members in self.members:
+            require_integer("members", members, at_least=1)
+        require_integer("steps", self.steps, at_least=1)
+        require_integer("rounds", self.rounds, at_least=1)
+
+
+def run(config: GridConfig) -> int:
+    rows, found = [], []
+    for T in config.T:
+        for members in config.members:
+            work = (T, members, config.steps)
+            contenders = [
+                Contender("one after another", separately, work),
+                Contender("one program", together, (*work, "auto")),
+                Contender("one program, vmap", together, (*work, "vmap")),
+                Contender("one program, lax.map", together, (*work, "map")),
+            ]
+            results = race(contenders, config.rounds)
+            found += [{"T": T, "members": members, **result._asdict()} for result in results.values()]
+            alone = results["one after another"].median
+            for result in results.values():
+                ratio = f"{result.median / alone:.2f}"
+                rows.append([str(T), str(members), result.name, report.spread(result), ratio, f"{result.first:.1f} s"])
+    header = ["T", "members", "how", f"{config.steps} steps each: median (range)", "of one after another", "first turn"]
+    report.write(config.out, "grid", {"grid": found}, report.table(header, rows))
+    return 0
+
+
+def _trainer(T: int):
+    prepare_jax()
+    task = copy_task(CopyConfig(T=T))
+    config = models.with_backend_chosen(models.ModelConfig(), task.outputs)
+    return make_trainer(models.build(config, task.input_size, task.output_size, task.outputs), task, BATCH)
+
+
+def _hparams(members: int) -> Hparams:
+    return Hparams(np.geomspace(1e-4, 1e-3, members, dtype=np.float32), np.full(members, 1.0, np.float32))
+
+
+def separately(T: int, members: int, steps: int) -> Callable[[], float]:
+    """A turn is ``steps`` optimiser steps of every member, each by the same compiled loop."""
+    trainer, hparams = _trainer(T), _hparams(members)
+    states = [trainer.init(seed) for seed in range(members)]
+
+    def turn() -> float:
+        for m, state in enumerate(states):
+            of_member = jax.tree.map(lambda leaf, m=m: leaf[m], hparams)
+            states[m] = jax.block_until_ready(trainer.advance(state, of_member, int(state.step) + steps))
+        return sum(float(state.loss_sum) for state in states)
+
+    return turn
+
+
+def together(T: int, members: int, steps: int, how: str) -> Callable[[], float]:
+    """A turn is ``steps`` optimiser steps of all members, in one program."""
+    trainer, hparams = grid_trainer(_trainer(T), how), _hparams(members)
+    states = trainer.init(jnp.arange(members))
+    states = trainer.place(states)
+
+    def turn() -> float:
+        nonlocal states
+        states = jax.block_until_ready(trainer.advance(states, hparams, int(states.step[0]) + steps))
+        return float(states.loss_sum.sum())
+
+    return turn

@@ -1,0 +1,121 @@
+"""The benchmark times the same work, names who fails, and refuses what is not comparable."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+
+from experiments.bench import __main__ as bench
+from experiments.bench import grid, jax_step, kernels, loop, report, scaling
+from experiments.bench.race import Contender, race
+from experiments.bench.workloads import WORKLOADS, Workload
+
+TINY = {
+    "wave": Workload("", 6, 2, 5, 3, 4, "all", 6, batch=4),
+    "last": Workload("", 6, 2, 5, 3, 1, "last", 3, batch=4, loss="squared error"),
+    "dense": Workload("", 6, 1, 5, 3, 4, "all", 6, batch=4, taps=0),
+}
+
+
+def sleeper(seconds, value):
+    def turn():
+        time.sleep(seconds)
+        return value
+
+    return turn
+
+
+def broken(message):
+    raise ValueError(message)
+
+
+def test_a_race_measures_in_turns_and_leaves_out_who_fails(capfd):
+    contenders = [
+        Contender("slow", sleeper, (0.2, 1.0)),
+        Contender("half", sleeper, (0.02, 1.0), work=0.5),
+        Contender("none", broken, ("no such thing",)),
+    ]
+    results = race(contenders, 3)
+    assert list(results) == ["slow", "half"]
+    assert results["slow"].rounds == 3
+    assert 0.2 <= results["slow"].fastest <= results["slow"].median <= results["slow"].slowest
+    assert results["half"].fastest >= 0.04
+    assert results["slow"].peak_bytes > 2**20
+    assert "none: not measured: ValueError: no such thing" in capfd.readouterr().err
+
+
+def test_a_race_of_different_work_is_refused():
+    with pytest.raises(RuntimeError, match=r"b computed \[2.0, 2.0\], but a \[1.0, 1.0\]"):
+        race([Contender("a", sleeper, (0, 1.0)), Contender("b", sleeper, (0, 2.0))], 1)
+    assert len(race([Contender("a", sleeper, (0, 1.0)), Contender("b", sleeper, (0, 2.0), alike=False)], 1)) == 2
+
+
+@pytest.mark.usefixtures("standard_promotion")
+@pytest.mark.parametrize("name", TINY)
+def test_our_contenders_do_the_same_steps(name):
+    """The loss falls alike, so that values and gradients agree."""
+    workload = TINY[name]
+    turns = {
+        "scan": jax_step.unrolled(workload, "scan"),
+        "fused": jax_step.unrolled(workload, "fused"),
+        "flax": jax_step.flax_rnn(workload),
+    }
+    if workload.taps:
+        turns["conv"] = jax_step.unrolled(workload, "scan", "conv")
+    losses = {name: [turn() for _ in range(3)] for name, turn in turns.items()}
+    assert losses["scan"][0] != losses["scan"][2]
+    for found in losses.values():
+        np.testing.assert_allclose(found, losses["scan"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_the_pytorch_loop_does_the_same_steps(name):
+    torch_loop = pytest.importorskip("experiments.bench.torch_loop", reason="PyTorch is not installed")
+    turn, ours = torch_loop.loop(TINY[name]), jax_step.unrolled(TINY[name], "scan")
+    np.testing.assert_allclose([turn() for _ in range(3)], [ours() for _ in range(3)], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["kernels", "--workloads", "A", "Z"], "--workloads Z: must be one of A, B, C, D"),
+        (["kernels", "--rounds", "0"], "--rounds 0: must be a whole number, 1 or more"),
+        (["grid", "--members", "3", "0"], "--members 0: must be a whole number, 1 or more"),
+        (["loop", "--T", "-1"], "--T -1: must be a whole number, 0 or more"),
+        (["scaling", "--sweeps", "depth"], "--sweeps depth: must be one of T, T, identity, neurons, channels, batch"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, message, capsys):
+    with pytest.raises(SystemExit) as exit:
+        bench.main(arguments)
+    assert exit.value.code == 2
+    assert capsys.readouterr().err == f"error: {message}\n"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("standard_promotion")
+def test_every_benchmark_writes_what_it_measured(tmp_path, monkeypatch, capfd):
+    """Each in small, with real processes."""
+    monkeypatch.setattr(kernels, "WORKLOADS", WORKLOADS | TINY)
+    monkeypatch.setattr(scaling, "SWEEPS", {"T": ("steps", (4, 9), TINY["last"])})
+    options = {"rounds": 1, "out": tmp_path}
+    assert kernels.run(kernels.KernelsConfig(("last",), **options)) == 0
+    assert grid.run(grid.GridConfig((0,), (2,), 1, **options)) == 0
+    assert loop.run(loop.LoopConfig(0, 2, 4, **options)) == 0
+    assert scaling.run(scaling.ScalingConfig(("T",), **options)) == 0
+    printed = capfd.readouterr().out
+    for name in ("kernels", "grid", "loop", "scaling"):
+        found = json.loads((tmp_path / f"{name}.json").read_text())
+        assert found["machine"]["processor"]
+        assert "jax" in found["machine"]["versions"]
+        text = (tmp_path / f"{name}.md").read_text()
+        assert "| --- |" in text
+        assert text in printed
+    assert json.loads((tmp_path / "kernels.json").read_text())["workloads"]["last"]["fused"]["median"] > 0
+    assert (tmp_path / "scaling.png").stat().st_size > 1000
+
+
+def test_numbers_are_written_with_units():
+    assert [report.seconds(x) for x in (0.0123, 1.234, 123.4)] == ["12.3 ms", "1.23 s", "123 s"]
+    assert report.mebibytes(3 * 2**20) == "3 MiB"
