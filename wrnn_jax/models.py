@@ -38,7 +38,7 @@ def recurrent(
     *,
     outputs: Literal["all", "last"] = "all",
     remat: bool | int = False,
-    backend: Literal["auto", "scan", "fused", "parallel"] = "auto",
+    backend: Literal["auto", "scan", "fused", "native", "parallel"] = "auto",
 ) -> Model:
     """The model ``readout(cell(x))``, read at every step or the last; options as in :func:`unroll`."""
     composed = with_readout(cell, readout)
@@ -106,7 +106,7 @@ class ModelConfig:
     freeze_recurrence: bool = False
     """Do not train the recurrent kernel."""
     backend: str = "auto"
-    """How to go through time, same numbers: auto | scan | fused | parallel (the last for --act identity)."""
+    """How to go through time: auto | scan | fused | native (once compiled) | parallel (for --act identity)."""
 
     def __post_init__(self):
         require_choice("model", self.model, MODELS)

@@ -58,6 +58,8 @@ def contenders(workload: Workload) -> list[Contender]:
         Contender("flax.linen.RNN", jax_step.flax_rnn, (short,), share),
         Contender("fused", jax_step.unrolled, (workload, "fused")),
         Contender("fused, one device", jax_step.unrolled, (workload, "fused", "roll", 1)),
+        Contender("native", jax_step.unrolled, (workload, "native")),
+        Contender("native, one device", jax_step.unrolled, (workload, "native", "roll", 1)),
     ]
     if workload.taps:
         ways.insert(4, Contender("lax.scan with lax.conv", jax_step.unrolled, (short, "scan", "conv"), share))

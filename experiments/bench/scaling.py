@@ -64,7 +64,7 @@ def run(config: ScalingConfig) -> int:
 
 
 def contenders(workload: Workload) -> list[Contender]:
-    backends = ["fused"]
+    backends = ["fused", "native"]
     if workload.steps <= SCAN_UP_TO:
         backends.append("scan")
     if workload.activation == "identity":

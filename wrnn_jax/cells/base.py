@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from wrnn_jax.kernels import native
 from wrnn_jax.typing import Array, Carry, Key, Params
 from wrnn_jax.validation import require, require_choice, require_integer
 
@@ -39,7 +40,7 @@ class Cell(NamedTuple):
     engines: Mapping[str, Callable[..., tuple[Carry, Array]]] = MappingProxyType({})
 
 
-BACKENDS = ("auto", "scan", "fused", "parallel")
+BACKENDS = ("auto", "scan", "fused", "native", "parallel")
 """The ways to go through time, see :func:`unroll`."""
 
 
@@ -64,7 +65,7 @@ def unroll(
     time_major: bool = False,
     return_hidden: bool = False,
     remat: bool | int = False,
-    backend: Literal["scan", "fused", "parallel", "auto"] = "scan",
+    backend: Literal["scan", "fused", "native", "parallel", "auto"] = "scan",
 ) -> Unrolled:
     """Run a cell over a sequence::
 
@@ -88,6 +89,8 @@ def unroll(
         * ``"scan"`` is ``lax.scan`` over ``step``, the definition.
         * ``"fused"``: a loop laid out for a CPU's caches, with its own backward pass, of the wave cell and the simple
           RNN; its memory grows like √T by itself. Reverse-mode differentiation only.
+        * ``"native"``: that loop as compiled code, in float32, once ``python -m wrnn_jax.kernels.native.build`` has
+          been run.
         * ``"parallel"``: all steps at once, of the wave cell with identity activation.
         * ``"auto"``: see :func:`choose_backend`.
 
@@ -112,7 +115,7 @@ def unroll(
 
     plain = xs.ndim == 3 and not return_hidden and remat is False
     if plain:
-        backend = choose_backend(cell, backend, outputs)
+        backend = choose_backend(cell, backend, outputs, jax.tree.leaves(carry)[0].dtype)
     else:
         allowed = "'scan' or 'auto' for more batch axes than one, hidden states or remat"
         require(backend in ("scan", "auto"), "backend", backend, allowed)
@@ -141,9 +144,14 @@ def unroll(
     return Unrolled(carry, ys, hidden)
 
 
-def choose_backend(cell: Cell, backend: str = "auto", outputs: Literal["all", "last"] = "all") -> str:
-    """The backend that :func:`unroll` takes for ``backend``: for ``"auto"``, on a CPU the fastest that the cell has
-    for such outputs, elsewhere the scan.
+def choose_backend(
+    cell: Cell,
+    backend: str = "auto",
+    outputs: Literal["all", "last"] = "all",
+    dtype: jnp.dtype = jnp.float32,
+) -> str:
+    """The backend that :func:`unroll` takes for ``backend``: for ``"auto"``, on a CPU the fastest that there is for
+    the cell, for such outputs and a carry of ``dtype``; elsewhere the scan.
 
     Raises:
       ValueError: for a backend that there is not, or not for this cell.
@@ -152,11 +160,12 @@ def choose_backend(cell: Cell, backend: str = "auto", outputs: Literal["all", "l
     if backend != "auto":
         require_choice("backend", backend, ("auto", "scan", *cell.engines))
         return backend
-    if jax.default_backend() != "cpu":
+    if jax.default_backend() != "cpu" or "fused" not in cell.engines:
         return "scan"
-    # All states one after another are computed as fast as in parallel, where there are but few cores.
-    preferred = ("parallel", "fused") if outputs == "last" else ("fused",)
-    return next((name for name in preferred if name in cell.engines), "scan")
+    # With few cores, all states one after another are computed as fast as in parallel.
+    if outputs == "last" and "parallel" in cell.engines:
+        return "parallel"
+    return "native" if dtype == jnp.float32 and native.is_built() else "fused"
 
 
 def _scan(body: Callable, carry: Carry, xs: Array, remat: bool | int) -> tuple[Carry, Params]:

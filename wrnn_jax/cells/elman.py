@@ -1,6 +1,5 @@
 """The simple (Elman) RNN, and the iRNN: the wave-free baseline, with its ablations."""
 
-from functools import partial
 from typing import Literal
 
 import jax
@@ -11,13 +10,12 @@ from wrnn_jax.cells.base import Cell
 from wrnn_jax.cells.parts import (
     affine,
     cast,
-    engine,
+    engines,
     freeze,
     init_encoder,
     require_cell_options,
     uniform_fan_in,
 )
-from wrnn_jax.kernels.fused import fused_unroll
 from wrnn_jax.typing import Array, Carry, Key, Params, Shape
 from wrnn_jax.validation import require_integer, require_switch
 
@@ -93,8 +91,7 @@ def elman(
     def hidden(carry: Carry) -> Array:
         return carry.reshape(*carry.shape[:-1], channels, neurons)
 
-    engines = {"fused": engine(partial(fused_unroll, activation=activation), frozen)}
-    return Cell(init, initial_carry, step, hidden, units, engines)
+    return Cell(init, initial_carry, step, hidden, units, engines(activation, frozen))
 
 
 def irnn(

@@ -1,11 +1,14 @@
 """What cells and readouts share: the affine map, initialisations, and the engines' common form."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 
 from wrnn_jax.activations import ACTIVATIONS
+from wrnn_jax.kernels.fused import fused_unroll
+from wrnn_jax.kernels.native import native_unroll
 from wrnn_jax.typing import Array, Carry, Key, Params, Shape
 from wrnn_jax.validation import require_choice, require_integer
 
@@ -67,7 +70,7 @@ def cast(tree: Params, dtype: jnp.dtype) -> Params:
 
 
 def engine(unroll_wave: Callable[..., tuple[Carry, Array]], frozen: Mapping[str, bool]) -> Callable:
-    """One of ``Cell.engines``, of h_{t+1} = R(h_t) + b_R + V x_t + b_V and an activation, R a convolution or a matrix.
+    """One of ``Cell.engines``, of h_{t+1} = σ(R(h_t) + b_R + V x_t + b_V), where R is a convolution or a matrix.
 
     With a ``readout`` (as :func:`wrnn_jax.kernels.fused.fused_unroll` takes it) and its parameters,
     the outputs are what it makes of the states.
@@ -85,3 +88,22 @@ def engine(unroll_wave: Callable[..., tuple[Carry, Array]], frozen: Mapping[str,
         return unroll_wave(recurrence["kernel"], encoder, readout_params, carry, xs, readout=readout, last=last)
 
     return loop
+
+
+def _native(recurrence, encoder, readout_params, carry, xs, *, activation, readout, last) -> tuple[Carry, Array]:
+    """``native_unroll`` for any readout: one that compiled code does not know reads the states when all are there."""
+    if not callable(readout):
+        return native_unroll(
+            recurrence, encoder, readout_params, carry, xs, activation=activation, readout=readout, last=last
+        )
+    carry, states = native_unroll(recurrence, encoder, (), carry, xs, activation=activation, readout=None, last=last)
+    outputs = readout(readout_params, states.reshape(-1, states.shape[-1]))
+    return carry, outputs.reshape(*states.shape[:-1], -1)
+
+
+def engines(activation: str, frozen: Mapping[str, bool]) -> dict[str, Callable]:
+    """The ``Cell.engines`` that both the wave and the simple RNN have."""
+    return {
+        "fused": engine(partial(fused_unroll, activation=activation), frozen),
+        "native": engine(partial(_native, activation=activation), frozen),
+    }

@@ -1,6 +1,5 @@
 """The Wave-RNN cell: a recurrence by circular convolution over rings of neurons."""
 
-from functools import partial
 from typing import Literal
 
 import jax
@@ -14,12 +13,12 @@ from wrnn_jax.cells.parts import (
     affine,
     cast,
     engine,
+    engines,
     freeze,
     init_encoder,
     require_cell_options,
     uniform_fan_in,
 )
-from wrnn_jax.kernels.fused import fused_unroll
 from wrnn_jax.kernels.parallel import parallel_unroll
 from wrnn_jax.typing import Array, Carry, Key, Params, Shape
 from wrnn_jax.validation import require, require_choice, require_integer, require_switch
@@ -115,12 +114,10 @@ def wave(
         return hidden, hidden.reshape(*hidden.shape[:-2], channels * neurons)
 
     # The engines know neither kernels of their own for every position, nor another form.
-    engines = {}
-    if form == "roll" and not local:
-        engines["fused"] = engine(partial(fused_unroll, activation=activation), frozen)
-        if activation == "identity":
-            engines["parallel"] = engine(parallel_unroll, frozen)
-    return Cell(init, initial_carry, step, lambda carry: carry, channels * neurons, engines)
+    loops = engines(activation, frozen) if form == "roll" and not local else {}
+    if loops and activation == "identity":
+        loops["parallel"] = engine(parallel_unroll, frozen)
+    return Cell(init, initial_carry, step, lambda carry: carry, channels * neurons, loops)
 
 
 def correlate_roll(kernel: Array, hidden: Array) -> Array:

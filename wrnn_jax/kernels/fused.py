@@ -20,6 +20,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from wrnn_jax.activations import ACTIVATIONS
+from wrnn_jax.kernels.transforms import split_perturbed, varying_alike, zeros_varying_as
 from wrnn_jax.typing import Array, Params
 from wrnn_jax.validation import require, require_choice
 
@@ -81,7 +82,7 @@ def fused_unroll(
     recurrence, encoder, xs = jax.tree.map(lambda leaf: leaf.astype(carry.dtype), (recurrence, encoder, xs))
     state = jnp.moveaxis(carry.reshape(batch, *encoder["bias"].shape), 0, -1)
     inputs = jnp.swapaxes(xs, 1, 2)
-    operands = _varying_alike((recurrence, encoder, () if last else readout_params, state, inputs))
+    operands = varying_alike((recurrence, encoder, () if last else readout_params, state, inputs))
     state, outputs = _unroll(spec, *operands)
     carry = jnp.moveaxis(state, -1, 0).reshape(carry.shape)
     if last:
@@ -118,7 +119,7 @@ class _Ring(NamedTuple):
 
     def scratch(self, like: Array) -> Array:
         """Room for the windows of a state."""
-        return _zeros((self.taps * self.channels, self.neurons * self.batch), like.dtype, like)
+        return zeros_varying_as(like, (self.taps * self.channels, self.neurons * self.batch), like.dtype)
 
     def windows(self, scratch: Array, state: Array) -> Array:
         """The K shifts of ``state`` as a matrix ``(K·C, N·B)``, written over ``scratch``.
@@ -155,7 +156,7 @@ def _forward(spec, recurrence, encoder, readout_params, state, xs, store):
     steps = xs.shape[0]
     ring = _Ring(*state.shape[:2], recurrence.shape[2], state.shape[2])
     advance = _advance(spec, ring, recurrence, encoder, xs, state.dtype)
-    zeros = partial(_zeros, like=state)
+    zeros = partial(zeros_varying_as, state)
     segments = -(-steps // spec.segment)
     stored = zeros((segments, *state.shape), state.dtype) if store else None
     outputs = None
@@ -190,14 +191,7 @@ def _forward(spec, recurrence, encoder, readout_params, state, xs, store):
 
 
 def _unroll_fwd(spec, *operands):
-    names = ("recurrence", "encoder", "readout", "state", "xs")
-    # A dictionary's keys are static: they carry to the backward pass which cotangents anyone asked for.
-    wanted = {
-        name: None
-        for name, operand in zip(names, operands, strict=False)
-        if any(leaf.perturbed for leaf in _primals(operand))
-    }
-    operands = jax.tree.map(lambda leaf: leaf.value, operands, is_leaf=_is_primal)
+    wanted, operands = split_perturbed(("recurrence", "encoder", "readout", "state", "xs"), operands)
     recurrence, encoder, readout_params, state, xs = operands
     state, outputs, stored = _forward(spec, *operands, store=True)
     return (state, outputs), (recurrence, encoder, readout_params, xs, stored, state, wanted)
@@ -217,7 +211,7 @@ def _unroll_bwd(spec, residuals, cotangents):
     pull_back = ACTIVATIONS[spec.activation].pull_back
     # Rᵀ is a correlation too, with the taps reversed and the channels exchanged.
     adjoint = _stack_taps(recurrence[:, :, ::-1].swapaxes(0, 1))
-    zeros = partial(_zeros, like=stored)
+    zeros = partial(zeros_varying_as, stored)
     read_out = spec.readout and not isinstance(d_outputs, SymbolicZero)
     if read_out:
         readout = _prepare_readout(spec, readout_params)
@@ -410,27 +404,3 @@ def _at(array, index):
 def _put(array, value, index):
     """array with array[index] = value."""
     return lax.dynamic_update_index_in_dim(array, value, index, 0, allow_negative_indices=False)
-
-
-def _is_primal(leaf):
-    return isinstance(leaf, jax.custom_derivatives.CustomVJPPrimal)
-
-
-def _primals(tree):
-    return jax.tree.leaves(tree, is_leaf=_is_primal)
-
-
-def _zeros(shape, dtype, like):
-    """Zeros that vary over the same axes of ``shard_map`` as ``like`` does: the carry of a loop must."""
-    return jnp.zeros_like(like, dtype=dtype, shape=shape)
-
-
-def _varying_alike(tree):
-    """Let every leaf vary over those axes of ``shard_map`` that any of them varies over."""
-    zero = sum(_zeros((), jnp.float32, like=leaf) for leaf in jax.tree.leaves(tree))
-
-    def widen(leaf):
-        wide = leaf + zero.astype(leaf.dtype)
-        return leaf if jax.typeof(wide) == jax.typeof(leaf) else wide
-
-    return jax.tree.map(widen, tree)

@@ -32,7 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from wrnn_jax.kernels.fused import _varying_alike
+from wrnn_jax.kernels.transforms import varying_alike
 from wrnn_jax.typing import Array, Params
 
 PRECISION = lax.Precision.HIGHEST
@@ -74,7 +74,7 @@ def parallel_unroll(
     operands = wide((recurrence, encoder, carry, xs))
     if readout == "linear":
         readout_params = wide(readout_params["output"])
-    (recurrence, encoder, state, xs), readout_params = _varying_alike((operands, readout_params))
+    (recurrence, encoder, state, xs), readout_params = varying_alike((operands, readout_params))
     # The bias is the weight of one more input, which is always 1.
     weights = jnp.concatenate([jnp.moveaxis(encoder["kernel"], -1, 0), encoder["bias"][None]])
     xs = jnp.concatenate([xs, jnp.ones_like(xs[..., :1])], -1)
