@@ -134,6 +134,8 @@ def prepare_jax() -> None:
     # On a CPU every core is a device of its own, on which the trainer splits the batch: twice as fast as
     # one device with threads inside its small operations.
     jax.config.update("jax_num_cpu_devices", _usable_cores())
+    if "xla_cpu_multi_thread_eigen" not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false".strip()
     # What was compiled once is kept; a folder a host, as code for one processor may not run on another.
     if jax.config.jax_compilation_cache_dir is None:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wrnn_jax" / platform.node()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from wrnn_jax.kernels.fused import STORED_BYTES, default_segment, fused_unroll
+from wrnn_jax.kernels.fused import STORED_BYTES, TILE, default_segment, fused_unroll
 
 SIGMA = {"relu": jax.nn.relu, "tanh": jnp.tanh, "identity": lambda z: z}
 
@@ -171,9 +171,16 @@ def test_bfloat16():
     assert_same(got, jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), expected), tolerance=0.05)
 
 
+@pytest.mark.parametrize(("readout", "last"), [("linear", False), (None, True)])
+def test_a_batch_of_several_tiles(readout, last):
+    args = operands(10, 2, 5, 3, 2 * TILE, 5, 2, 2)
+    compare(args, activation="tanh", readout=readout, last=last)
+
+
 def test_stored_activations_grow_as_the_square_root():
     """What the backward pass keeps besides operands and outputs: T / S states, and S while it runs."""
-    state_bytes = 2**20
+    batch = 8191  # no whole number of tiles
+    state_bytes = batch * 2 * 16 * 4
 
     def kept_bytes(steps):
         args = operands(6, 2, 16, 3, 1, 1, 1, 1)

@@ -1,5 +1,6 @@
 """The README tells the truth: its Python runs, its commands are understood, its links lead somewhere."""
 
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from experiments import cli, copy
+from experiments.bench import __main__ as bench
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -43,6 +45,10 @@ def test_commands_are_understood(command):
         cli.parse("copy", copy.Config, words[3:])
     elif words[:3] == ["python3", "-m", "experiments.figures"]:
         assert words[4:5] == ["--out"]  # The runs are a pattern, for the shell to fill in.
+    elif words[:3] == ["python3", "-m", "experiments.bench"]:
+        cli.parse("bench", bench.Config, words[3:])
+    elif words[:2] == ["python3", "-m"] and words[2].startswith("wrnn_jax."):
+        assert importlib.util.find_spec(words[2]) is not None
     else:
         known = (["python3", "-m", "pip"], ["python3", "-m", "pytest"], ["tensorboard"], ["git"], ["cd"])
         assert any(words[: len(start)] == start for start in known), command

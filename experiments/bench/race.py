@@ -69,7 +69,10 @@ def race(contenders: Sequence[Contender], rounds: int) -> dict[str, Result]:
                 if not racing[name].turn():
                     del racing[name]
         _require_agreement(list(racing.values()))
-        return {name: racer.result() for name, racer in racing.items()}
+        results = {name: racer.result() for name, racer in racing.items()}
+        for name, result in results.items():
+            print(f"{name}: {result.median:.4g} s", file=sys.stderr)
+        return results
     finally:
         for racer in racing.values():
             racer.process.kill()
@@ -138,8 +141,8 @@ def _serve(connection, make, arguments) -> None:
             value = turn()
             seconds = time.perf_counter() - started
             connection.send((seconds, value, peak_bytes()))
-    except EOFError:
-        return
+    except (EOFError, ConnectionError):
+        return  # Nobody waits for an answer any more.
     except Exception as error:
         lines = str(error).strip().splitlines() or [""]
         connection.send(f"{type(error).__name__}: {lines[0]}")

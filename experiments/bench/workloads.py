@@ -22,7 +22,7 @@ class Workload:
     outputs: int
     read: Literal["all", "last"]
     slow_steps: int
-    """The T at which contenders that need minutes for the whole T are timed."""
+    """The T at which contenders are timed that need minutes, or gigabytes, for the whole T."""
     taps: int = 3
     """0: a simple RNN with ``neurons`` neurons."""
     loss: Literal["cross-entropy", "squared error"] = "cross-entropy"

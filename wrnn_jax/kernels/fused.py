@@ -28,6 +28,8 @@ FEW_INPUTS = 16
 """Up to so many inputs, V x is a sum inside the step's elementwise loop: with up to 10, as far as was measured, faster
 than a thin GEMM."""
 
+TILE = 32
+"""Sequences that a wave is computed for at a time."""
 STORED_BYTES = 2**24
 """Of states stored for the backward pass: as much costs next to nothing. A shorter segment is recomputed in a smaller
 buffer, which stays in a core's own cache."""
@@ -83,7 +85,7 @@ def fused_unroll(
     state = jnp.moveaxis(carry.reshape(batch, *encoder["bias"].shape), 0, -1)
     inputs = jnp.swapaxes(xs, 1, 2)
     operands = varying_alike((recurrence, encoder, () if last else readout_params, state, inputs))
-    state, outputs = _unroll(spec, *operands)
+    state, outputs = _unroll_tiles(spec, *operands)
     carry = jnp.moveaxis(state, -1, 0).reshape(carry.shape)
     if last:
         outputs = _prepare_readout(_Spec(activation, readout, 0), readout_params).apply(state)
@@ -142,6 +144,24 @@ class _Ring(NamedTuple):
     def correlate(self, stacked: Array, windows: Array) -> Array:
         """R(h) ``(C, N, B)``: one GEMM with ``stacked``, the kernel as ``(C, K·C)``."""
         return _dot(stacked, windows).reshape(self.channels, self.neurons, self.batch)
+
+
+def _unroll_tiles(spec, recurrence, encoder, readout_params, state, xs):
+    """``_unroll``, of one tile of the batch after another, where the windows of all of it would not stay in a cache."""
+    tiles, left_over = divmod(state.shape[-1], TILE)
+    if recurrence.shape[2] == 1 or tiles < 2 or left_over:
+        return _unroll(spec, recurrence, encoder, readout_params, state, xs)
+
+    def split(array):
+        return jnp.moveaxis(array.reshape(*array.shape[:-1], tiles, TILE), -2, 0)
+
+    def join(array):
+        return jnp.moveaxis(array, 0, -2).reshape(*array.shape[1:-1], tiles * TILE)
+
+    def unroll(tile):
+        return _unroll(spec, recurrence, encoder, readout_params, *tile)
+
+    return jax.tree.map(join, lax.map(unroll, (split(state), split(xs))))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
