@@ -184,7 +184,7 @@ def test_stored_activations_grow_as_the_square_root():
 
     def kept_bytes(steps):
         args = operands(6, 2, 16, 3, 1, 1, 1, 1)
-        state, xs = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in [(8192, 2, 16), (steps, 8192, 1)])
+        state, xs = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in [(batch, 2, 16), (steps, batch, 1)])
         options = {"activation": "relu", "readout": "linear", "last": True}
         _, residuals = jax.eval_shape(
             lambda *args: jax.vjp(lambda *args: fused_unroll(*args, **options), *args), *args[:3], state, xs

@@ -1,5 +1,6 @@
 """What a run costs besides its optimiser steps, on workload A: the copy task at T = 480."""
 
+import importlib
 import tempfile
 import time
 from collections.abc import Callable
@@ -55,20 +56,21 @@ def run(config: LoopConfig) -> int:
     with tempfile.TemporaryDirectory() as cache:
         # The second finds what the first compiled.
         first = [race([Contender("first step", chunk, (config.T, 1, cache))], 0)["first step"].first for _ in range(2)]
-    whole, stepping = _run_at(config.T, config.run_steps)
+    whole, stepping, importing = _run_at(config.T, config.run_steps)
     rows = [
         [f"{config.steps} optimiser steps, one a call", report.spread(results["bare steps"])],
         ["as a chunk: data, check for finite numbers and loop on the device", report.spread(results["chunk"])],
         ["a chunk's cost over its bare steps", f"{over:+.1%}"],
         [f"a run of {config.run_steps} steps, evaluated and saved every 100", report.seconds(whole)],
         ["of it logging, evaluation, checkpoints", f"{1 - stepping / whole:.1%}"],
+        ["besides, once a run: what the first record imports", report.seconds(importing)],
         ["launch to the end of the first step, nothing compiled before", report.seconds(first[0])],
         ["the same with a warm compilation cache", report.seconds(first[1])],
     ]
     found = {
         "T": config.T,
         **{name: result._asdict() for name, result in results.items()},
-        "run": {"steps": config.run_steps, "seconds": whole, "seconds_in_steps": stepping},
+        "run": {"steps": config.run_steps, "seconds": whole, "seconds_in_steps": stepping, "importing": importing},
         "first_step_cold": first[0],
         "first_step_warm": first[1],
     }
@@ -106,11 +108,15 @@ def _parts(T: int) -> tuple[ModelConfig, Task, Trainer]:
     return config, task, make_trainer(model, task, TrainConfig().batch)
 
 
-def _run_at(T: int, steps: int) -> tuple[float, float]:
-    """Seconds of a run as ``experiments.copy`` makes it, and of these the seconds in optimiser steps."""
+def _run_at(T: int, steps: int) -> tuple[float, float, float]:
+    """Seconds of a run as ``experiments.copy`` makes it, of these the seconds in optimiser steps; and, besides, seconds
+    of imports at its first record."""
     model, task, trainer = _parts(T)
     train = TrainConfig(max_steps=steps, log_interval=100, checkpoint_interval=100, stop_below=0.0)
     stepping = 0.0
+    started = time.perf_counter()
+    importlib.import_module("wrnn_jax.training.tensorboard")
+    importing = time.perf_counter() - started
     # What is compiled once a run is the start-up's cost, measured by itself.
     state = trainer.advance(trainer.init(0), make_hparams(train.lr, train.grad_clip), 0)
     jax.block_until_ready((trainer.evaluate(state.params), trainer.drain(state)))
@@ -127,4 +133,4 @@ def _run_at(T: int, steps: int) -> tuple[float, float]:
         directory = RunDirectory(Path(folder) / "run", config, False)
         started = time.perf_counter()
         fit(trainer._replace(advance=advance), task, train, directory)
-        return time.perf_counter() - started, stepping
+        return time.perf_counter() - started, stepping, importing
