@@ -18,11 +18,12 @@ from typing import Any
 import jax
 import tyro
 
+from wrnn_jax import models
 from wrnn_jax.models import Model, count_parameters
 from wrnn_jax.tasks.base import Task
 from wrnn_jax.training import fit as fitting
 from wrnn_jax.training.checkpoint import CheckpointError, Checkpoints
-from wrnn_jax.training.loop import make_trainer
+from wrnn_jax.training.loop import batch_devices, make_trainer
 from wrnn_jax.training.rundir import UNCHANGING, RunDirectory
 from wrnn_jax.validation import InvalidValue, require, require_choice
 
@@ -147,6 +148,12 @@ def prepare_jax() -> None:
 def _usable_cores() -> int:
     """Those this process may use: a scheduler often grants fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def with_backend_chosen(config: Any, task: Task) -> Any:
+    """The config that names what ``--backend auto`` comes to here."""
+    batch = config.train.batch // len(batch_devices(jax.devices(), config.train.batch))
+    return dataclasses.replace(config, model=models.with_backend_chosen(config.model, task.outputs, batch))
 
 
 def run(

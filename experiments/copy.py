@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
 def experiment(config: Config) -> int:
     """Train on the copy task and write the run directory; the exit code."""
     task = copy_task(config.task)
-    config = dataclasses.replace(config, model=models.with_backend_chosen(config.model, task.outputs))
+    config = cli.with_backend_chosen(config, task)
     model = models.build(config.model, task.input_size, task.output_size, task.outputs)
 
     def draw(folder: Path, rows: list[dict[str, Any]], params: Params) -> None:

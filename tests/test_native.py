@@ -274,4 +274,4 @@ def test_as_the_backend_of_a_cell(cell, outputs, random_params):
     got, expected = (value_and_cotangents(partial(run, backend=b), (params, xs)) for b in ("native", "scan"))
     assert_same(got, expected)
     assert choose_backend(cell) == "native"
-    assert choose_backend(cell, dtype=jnp.bfloat16) == "fused"
+    assert choose_backend(cell, dtype=jnp.bfloat16) == choose_backend(cell, batch=2) == "fused"

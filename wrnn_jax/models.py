@@ -141,9 +141,9 @@ def build(config: ModelConfig, input_size: int, output_size: int, outputs: Liter
     return recurrent(_cell(config), readout, input_size, outputs=outputs, backend=config.backend)
 
 
-def with_backend_chosen(config: ModelConfig, outputs: Literal["all", "last"]) -> ModelConfig:
-    """The config with the backend named that ``"auto"`` stands for on this machine."""
-    return replace(config, backend=choose_backend(_cell(config), config.backend, outputs))
+def with_backend_chosen(config: ModelConfig, outputs: Literal["all", "last"], batch: int) -> ModelConfig:
+    """The config with the backend named that ``"auto"`` stands for on this machine, for a batch on one device."""
+    return replace(config, backend=choose_backend(_cell(config), config.backend, outputs, batch))
 
 
 def _cell(config: ModelConfig) -> Cell:

@@ -70,7 +70,7 @@ def run(config: GridConfig) -> int:
 def _trainer(T: int):
     prepare_jax()
     task = copy_task(CopyConfig(T=T))
-    config = models.with_backend_chosen(models.ModelConfig(), task.outputs)
+    config = models.with_backend_chosen(models.ModelConfig(), task.outputs, BATCH)
     return make_trainer(models.build(config, task.input_size, task.output_size, task.outputs), task, BATCH)
 
 

@@ -53,7 +53,7 @@ def contenders(workload: Workload) -> list[Contender]:
     ways = [
         Contender(YARDSTICKS[0], torch_loop, (short,), share),
         Contender(YARDSTICKS[1], torch_loop, (short, 1), share),
-        Contender("torch.nn.LSTM, n neurons", torch_lstm, (workload,), alike=False),
+        Contender("torch.nn.LSTM, n neurons", torch_lstm, (short,), share, alike=False),
         Contender("lax.scan", jax_step.unrolled, (short, "scan"), share),
         Contender("flax.linen.RNN", jax_step.flax_rnn, (short,), share),
         Contender("fused", jax_step.unrolled, (workload, "fused")),

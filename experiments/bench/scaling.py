@@ -88,10 +88,14 @@ def draw(found: list[dict]) -> Figure:
             panels[1, column].plot(x, [point["peak_bytes"] / 2**30 for point in mine], **style)
         panels[0, column].set(xscale="log", yscale="log", title=sweep)
         panels[1, column].set(xscale="log", ylim=(0, None), xlabel=sweep.split(",")[0])
+        ticks = sorted({point["value"] for point in points})
+        panels[1, column].set_xticks(ticks, [f"{tick:,}" for tick in ticks])
         for panel in panels[:, column]:
+            panel.minorticks_off()
             panel.grid(alpha=0.3)
             panel.spines[["top", "right"]].set_visible(False)
     panels[0, 0].set_ylabel("one Adam step, s")
     panels[1, 0].set_ylabel("peak memory, GiB")
-    panels[0, 0].legend(frameon=False)
+    lines = {line.get_label(): line for panel in panels[0] for line in panel.lines}
+    figure.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=len(lines), frameon=False)
     return figure

@@ -42,6 +42,8 @@ class Cell(NamedTuple):
 
 BACKENDS = ("auto", "scan", "fused", "native", "parallel")
 """The ways to go through time, see :func:`unroll`."""
+NATIVE_BATCH = 8
+"""The least batch for which ``"auto"`` takes the native backend: it computes up to 16 sequences in the time of one."""
 
 
 class Unrolled(NamedTuple):
@@ -115,7 +117,7 @@ def unroll(
 
     plain = xs.ndim == 3 and not return_hidden and remat is False
     if plain:
-        backend = choose_backend(cell, backend, outputs, jax.tree.leaves(carry)[0].dtype)
+        backend = choose_backend(cell, backend, outputs, xs.shape[1], jax.tree.leaves(carry)[0].dtype)
     else:
         allowed = "'scan' or 'auto' for more batch axes than one, hidden states or remat"
         require(backend in ("scan", "auto"), "backend", backend, allowed)
@@ -148,10 +150,11 @@ def choose_backend(
     cell: Cell,
     backend: str = "auto",
     outputs: Literal["all", "last"] = "all",
+    batch: int = NATIVE_BATCH,
     dtype: jnp.dtype = jnp.float32,
 ) -> str:
     """The backend that :func:`unroll` takes for ``backend``: for ``"auto"``, on a CPU the fastest that there is for
-    the cell, for such outputs and a carry of ``dtype``; elsewhere the scan.
+    the cell, such outputs, a batch on one device and a carry of ``dtype``; elsewhere the scan.
 
     Raises:
       ValueError: for a backend that there is not, or not for this cell.
@@ -165,7 +168,7 @@ def choose_backend(
     # With few cores, all states one after another are computed as fast as in parallel.
     if outputs == "last" and "parallel" in cell.engines:
         return "parallel"
-    return "native" if dtype == jnp.float32 and native.is_built() else "fused"
+    return "native" if batch >= NATIVE_BATCH and dtype == jnp.float32 and native.is_built() else "fused"
 
 
 def _scan(body: Callable, carry: Carry, xs: Array, remat: bool | int) -> tuple[Carry, Params]:

@@ -5,7 +5,8 @@ Letters as in ``wrnn_jax.typing``; besides, S is the steps of a segment. In this
 * a state is ``(C, N, B)``, batch minor, and its *windows* are its K shifts along the rings as one matrix
   ``(K·C, N·B)``, so that the recurrence, its adjoint and the kernel's gradient are one GEMM each;
 * a simple RNN is a wave of C = N channels with one neuron each and one tap;
-* only every S-th state is stored: the backward pass recomputes one segment at a time into a small buffer.
+* only every S-th state is stored: the backward pass recomputes one segment at a time into a small buffer;
+* a wave's batch is taken in tiles, one after another through all steps, so that windows stay in a core's cache.
 """
 
 import math
@@ -29,7 +30,7 @@ FEW_INPUTS = 16
 than a thin GEMM."""
 
 TILE = 32
-"""Sequences that a wave is computed for at a time."""
+"""Sequences of a tile: fewer make thin GEMMs."""
 STORED_BYTES = 2**24
 """Of states stored for the backward pass: as much costs next to nothing. A shorter segment is recomputed in a smaller
 buffer, which stays in a core's own cache."""

@@ -66,7 +66,7 @@ def make_trainer(model: Model, task: Task, batch_size: int, devices: Sequence[ja
       batch_size: sequences in a batch.
       devices: those to use, all by default; of them as many as divide the batch evenly take part.
     """
-    mesh = _batch_mesh(jax.devices() if devices is None else devices, batch_size)
+    mesh = Mesh(batch_devices(jax.devices() if devices is None else devices, batch_size), ("batch",))
     replicated, split = PartitionSpec(), PartitionSpec(mesh.axis_names[0])
 
     def init(seed: int) -> TrainState:
@@ -144,11 +144,10 @@ def make_trainer(model: Model, task: Task, batch_size: int, devices: Sequence[ja
     )
 
 
-def _batch_mesh(devices: Sequence[jax.Device], batch_size: int) -> Mesh:
-    """As many of the devices as divide the batch evenly, on one axis."""
-    devices = list(devices)
+def batch_devices(devices: Sequence[jax.Device], batch_size: int) -> list[jax.Device]:
+    """As many of the devices as divide the batch evenly."""
     count = max(n for n in range(1, len(devices) + 1) if batch_size % n == 0)
-    return Mesh(devices[:count], ("batch",))
+    return list(devices[:count])
 
 
 def _all_finite(tree: Params) -> Array:
