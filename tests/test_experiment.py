@@ -71,6 +71,9 @@ def rows(logdir):
         ("--init eye", "--init", "eye", "shift, identity, random"),
         ("--bias-init ones", "--bias-init", "ones", "zeros, random"),
         ("--model lstm", "--model", "lstm", "wrnn, wrnn-mlp"),
+        ("--backend quick", "--backend", "quick", "auto, scan, fused, native, parallel"),
+        ("--backend parallel", "--backend", "parallel", "auto, scan, fused, native"),
+        ("--backend native", "--backend", "native", "compiled first: python3 -m wrnn_jax.kernels.native.build"),
         ("--variant other", "--variant", "other", "paper, authors"),
         ("--preset best", "--preset", "best", "paper"),
         ("--preset paper --T 20 --n-hid 100", "--T", "20", "(0, 10, 30, 80, 480)"),
@@ -218,6 +221,14 @@ def test_resuming_equals_going_through(done, tmp_path):
     through, resumed = final_state(done), final_state(tmp_path / "r")
     chex.assert_trees_all_equal((through.params, through.opt_state), (resumed.params, resumed.opt_state))
     assert [row["step"] for row in rows(tmp_path / "r")] == [10, 17, 20, 30]
+
+
+def test_a_run_may_go_on_with_another_backend(tmp_path):
+    for backend, steps in (("fused", 5), ("scan", 10)):
+        flags = ("--backend", backend, "--max-steps", steps, "--log-interval", 5, "--logdir", tmp_path, "--resume")
+        assert run(*flags) == 0
+        assert json.loads((tmp_path / "config.json").read_text())["config"]["model"]["backend"] == backend
+    assert [row["step"] for row in rows(tmp_path)] == [5, 10]
 
 
 def test_resuming_drops_records_of_steps_that_are_done_again(tmp_path):

@@ -91,8 +91,8 @@ def unroll(
         * ``"scan"`` is ``lax.scan`` over ``step``, the definition.
         * ``"fused"``: a loop laid out for a CPU's caches, with its own backward pass, of the wave cell and the simple
           RNN; its memory grows like √T by itself. Reverse-mode differentiation only.
-        * ``"native"``: that loop as compiled code, in float32, once ``python -m wrnn_jax.kernels.native.build`` has
-          been run.
+        * ``"native"``: that loop as compiled code, in float32, once ``python3 -m wrnn_jax.kernels.native.build`` has
+          been run, on a CPU.
         * ``"parallel"``: all steps at once, of the wave cell with identity activation.
         * ``"auto"``: see :func:`choose_backend`.
 
@@ -162,6 +162,8 @@ def choose_backend(
     require_choice("backend", backend, BACKENDS)
     if backend != "auto":
         require_choice("backend", backend, ("auto", "scan", *cell.engines))
+        if backend == "native":
+            native.require_built()
         return backend
     if jax.default_backend() != "cpu" or "fused" not in cell.engines:
         return "scan"

@@ -1,6 +1,6 @@
 """The unroll of the wave recurrence and of the dense one as compiled C++, for a CPU: see ``unroll.cc``.
 
-It is there once ``python -m wrnn_jax.kernels.native.build`` has been run.
+It is there once ``python3 -m wrnn_jax.kernels.native.build`` has been run.
 """
 
 import ctypes
@@ -51,8 +51,10 @@ def native_unroll(
         The last state, shaped as ``carry``, and the outputs, ``(T, B, O)`` or with ``last`` ``(B, O)``.
 
     Raises:
-        InvalidValue: for anything else, and if the kernels have not been compiled.
+        InvalidValue: for anything else, on another device than a CPU, and if the kernels have not been compiled.
     """
+    platform = jax.default_backend()
+    require(platform == "cpu", "backend", "native", f"another on this device, a {platform}: native is for CPUs")
     require_choice("activation", activation, ACTIVATIONS)
     require(readout is None or readout == "linear", "readout", readout, "None or 'linear'")
     if recurrence.ndim == 2:
@@ -96,6 +98,11 @@ def _segment(steps: int) -> int:
 def is_built() -> bool:
     """Whether the kernels have been compiled for this processor, from the present source."""
     return _library_path().is_file()
+
+
+def require_built() -> None:
+    """Raise ``InvalidValue`` if they have not."""
+    require(is_built(), "backend", "native", "compiled first: python3 -m wrnn_jax.kernels.native.build")
 
 
 class _Spec(NamedTuple):
@@ -186,7 +193,7 @@ def _library_path():
 @functools.cache  # which does not keep errors: what is not there now may be later
 def _library():
     """The compiled kernels, known to XLA."""
-    require(is_built(), "backend", "native", "compiled first: python3 -m wrnn_jax.kernels.native.build")
+    require_built()
     library = ctypes.CDLL(str(_library_path()))
     library.wrnn_lanes.restype = library.wrnn_state_size.restype = ctypes.c_int64
     library.wrnn_state_size.argtypes = [ctypes.c_int64] * 3
