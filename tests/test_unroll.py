@@ -274,7 +274,7 @@ def test_parallel_engine_is_the_scan(random_params):
     params, xs = random_params(cell, 3, scale=0.3), normal(2, 7, 3)
     scan, parallel = (unroll(cell, params, xs, backend=backend) for backend in ("scan", "parallel"))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), parallel, scan)
-    with pytest.raises(ValueError, match=r"^backend = 'parallel': must be one of auto, scan, fused$"):
+    with pytest.raises(ValueError, match=r"^backend = 'parallel': must be one of auto, scan, fused, native$"):
         unroll(CELLS["wave"], params["cell"], xs, backend="parallel")
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 
-from wrnn_jax.cells.base import Cell
+from wrnn_jax.cells.base import Cell, Engines
 from wrnn_jax.cells.parts import affine, cast, uniform_fan_in
 from wrnn_jax.typing import Array, Carry, Key, Params
 from wrnn_jax.validation import require_integer
@@ -87,7 +87,7 @@ def with_readout(cell: Cell, readout: Readout) -> Cell:
 
         return engine
 
-    engines = {name: with_it(loop) for name, loop in cell.engines.items()}
+    engines = Engines(*(loop and with_it(loop) for loop in cell.engines))
     return Cell(init, cell.initial_carry, step, cell.hidden, readout.output_size, engines)
 
 

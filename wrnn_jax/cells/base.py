@@ -1,8 +1,7 @@
 """The two pure functions that are a cell, and the loop over time that drives them."""
 
 import math
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import jax
@@ -14,6 +13,22 @@ from wrnn_jax.typing import Array, Carry, Key, Params
 from wrnn_jax.validation import require, require_choice, require_integer
 
 
+class Engines(NamedTuple):
+    """A cell's faster loops over time, as far as it has any, by the name that :func:`unroll` knows them by::
+
+    (params, carry, xs (T, B, D), last) -> (carry, outputs (T, B, F) or (B, F))
+    """
+
+    fused: Callable[..., tuple[Carry, Array]] | None = None
+    native: Callable[..., tuple[Carry, Array]] | None = None
+    parallel: Callable[..., tuple[Carry, Array]] | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of those that there are."""
+        return tuple(name for name, loop in self._asdict().items() if loop)
+
+
 class Cell(NamedTuple):
     """A recurrent cell as pure functions, in the manner of optax's ``GradientTransformation``.
 
@@ -23,10 +38,7 @@ class Cell(NamedTuple):
     ``step(params, carry, x)``              -> (carry, y); x ``(*batch, D)``, y ``(*batch, F)``
     ``hidden(carry)``                       -> the hidden state as ``(*batch, C, N)``
     ``output_size``                         F, the features of ``y``
-    ``engines``                             faster loops over time, where there are any, by the name
-                                            that ``unroll`` knows them by: ``(params, carry,
-                                            xs (T, B, D), last)`` -> (carry, outputs ``(T, B, F)``
-                                            or ``(B, F)``)
+    ``engines``                             faster loops over time, where there are any
     ======================================  ====================================================
 
     The step computes in the carry's dtype: parameters and inputs are cast to it.
@@ -37,10 +49,10 @@ class Cell(NamedTuple):
     step: Callable[[Params, Carry, Array], tuple[Carry, Array]]
     hidden: Callable[[Carry], Array]
     output_size: int
-    engines: Mapping[str, Callable[..., tuple[Carry, Array]]] = MappingProxyType({})
+    engines: Engines = Engines()
 
 
-BACKENDS = ("auto", "scan", "fused", "native", "parallel")
+BACKENDS = ("auto", "scan", *Engines._fields)
 """The ways to go through time, see :func:`unroll`."""
 NATIVE_BATCH = 8
 """The least batch for which ``"auto"`` takes the native backend: it computes up to 16 sequences in the time of one."""
@@ -121,8 +133,8 @@ def unroll(
     else:
         allowed = "'scan' or 'auto' for more batch axes than one, hidden states or remat"
         require(backend in ("scan", "auto"), "backend", backend, allowed)
-    if backend in cell.engines and plain:
-        carry, ys = cell.engines[backend](params, carry, xs, last)
+    if plain and backend in cell.engines.names:
+        carry, ys = getattr(cell.engines, backend)(params, carry, xs, last)
         return Unrolled(carry, ys if time_major or last else jnp.moveaxis(ys, 0, -2), None)
 
     def body(carry, x):
@@ -161,14 +173,14 @@ def choose_backend(
     """
     require_choice("backend", backend, BACKENDS)
     if backend != "auto":
-        require_choice("backend", backend, ("auto", "scan", *cell.engines))
+        require_choice("backend", backend, ("auto", "scan", *cell.engines.names))
         if backend == "native":
             native.require_built()
         return backend
-    if jax.default_backend() != "cpu" or "fused" not in cell.engines:
+    if jax.default_backend() != "cpu" or not cell.engines.fused:
         return "scan"
     # With few cores, all states one after another are computed as fast as in parallel.
-    if outputs == "last" and "parallel" in cell.engines:
+    if outputs == "last" and cell.engines.parallel:
         return "parallel"
     return "native" if batch >= NATIVE_BATCH and dtype == jnp.float32 and native.is_built() else "fused"
 

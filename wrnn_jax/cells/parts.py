@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from wrnn_jax.activations import ACTIVATIONS
+from wrnn_jax.cells.base import Engines
 from wrnn_jax.kernels.fused import fused_unroll
 from wrnn_jax.kernels.native import native_unroll
 from wrnn_jax.typing import Array, Carry, Key, Params, Shape
@@ -101,9 +102,9 @@ def _native(recurrence, encoder, readout_params, carry, xs, *, activation, reado
     return carry, outputs.reshape(*states.shape[:-1], -1)
 
 
-def engines(activation: str, frozen: Mapping[str, bool]) -> dict[str, Callable]:
+def engines(activation: str, frozen: Mapping[str, bool]) -> Engines:
     """The ``Cell.engines`` that both the wave and the simple RNN have."""
-    return {
-        "fused": engine(partial(fused_unroll, activation=activation), frozen),
-        "native": engine(partial(_native, activation=activation), frozen),
-    }
+    return Engines(
+        fused=engine(partial(fused_unroll, activation=activation), frozen),
+        native=engine(partial(_native, activation=activation), frozen),
+    )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from wrnn_jax.activations import ACTIVATIONS
-from wrnn_jax.cells.base import Cell
+from wrnn_jax.cells.base import Cell, Engines
 from wrnn_jax.cells.parts import (
     PRECISION,
     affine,
@@ -114,9 +114,9 @@ def wave(
         return hidden, hidden.reshape(*hidden.shape[:-2], channels * neurons)
 
     # The engines know neither kernels of their own for every position, nor another form.
-    loops = engines(activation, frozen) if form == "roll" and not local else {}
-    if loops and activation == "identity":
-        loops["parallel"] = engine(parallel_unroll, frozen)
+    loops = engines(activation, frozen) if form == "roll" and not local else Engines()
+    if loops.fused and activation == "identity":
+        loops = loops._replace(parallel=engine(parallel_unroll, frozen))
     return Cell(init, initial_carry, step, lambda carry: carry, channels * neurons, loops)
 
 
