@@ -18,7 +18,8 @@ TASK = copy_task(CopyConfig(T=0))
 
 @pytest.fixture(scope="module")
 def trainer():
-    return make_trainer(models.build(ModelConfig(n_hid=40, n_ch=2), 10, 10, "all"), TASK, 8)
+    # Each of the readout's arrays is larger than any file of Orbax's own: see ``largest_file``.
+    return make_trainer(models.build(ModelConfig(n_hid=400, n_ch=2), 10, 10, "all"), TASK, 8)
 
 
 @pytest.fixture
