@@ -85,7 +85,6 @@ def test_an_empty_folder_has_nothing_to_restore(trainer, checkpoints):
     assert checkpoints.restore(trainer.init(0)) == (None, [])
 
 
-# Tensorstore's threads may complain of a damaged file after all is done.
 @pytest.mark.parametrize("damage", [truncate, flip_a_bit, empty, remove])
 def test_a_damaged_checkpoint_is_passed_over(trainer, tmp_path, damage):
     folder = tmp_path / "checkpoints"
