@@ -69,6 +69,7 @@ def test_our_contenders_do_the_same_steps(name):
         np.testing.assert_allclose(found, losses["scan"], rtol=1e-5)
 
 
+@pytest.mark.usefixtures("standard_promotion")
 @pytest.mark.parametrize("name", TINY)
 def test_the_pytorch_loop_does_the_same_steps(name):
     torch_loop = pytest.importorskip("experiments.bench.torch_loop", reason="PyTorch is not installed")
