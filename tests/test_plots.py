@@ -1,11 +1,10 @@
 import io
-import math
 
 import matplotlib.pyplot
 import numpy as np
 import pytest
 
-from wrnn_jax.analysis.plots import copy_example, guide_line, hidden_waves, training_curves
+from wrnn_jax.analysis.plots import copy_example, guide_line, hidden_waves
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -101,77 +100,6 @@ def test_copy_refuses_other_shapes():
         copy_example(inputs, outputs[:-1], targets, T=10)
     with pytest.raises(ValueError, match=r"inputs\.shape"):
         copy_example(inputs, outputs, targets, T=11)
-
-
-def rows_of(rng, count):
-    return [
-        {"step": 10 * i, "train_loss": rng.uniform(), "test_loss": rng.uniform(), "recall": rng.uniform()}
-        for i in range(count)
-    ]
-
-
-def test_curves_are_the_rows():
-    rng = np.random.default_rng(0)
-    runs = {"wRNN": rows_of(rng, 7), "iRNN": rows_of(rng, 5)}
-    baselines = {"loss": 10 * math.log(8) / 50, "recall": 1 / 8}
-    figure = training_curves(runs, baselines=baselines)
-    draw(figure)
-    losses, recall = figure.axes
-    assert losses.get_yscale() == "log"
-    assert recall.get_yscale() == "linear"
-    for axis, key, scale in ((losses, "train_loss", 1), (losses, "test_loss", 1), (recall, "recall", 100)):
-        for line, rows in zip(by_gid(axis, key), runs.values(), strict=True):
-            np.testing.assert_array_equal(line.get_xdata(), [row["step"] for row in rows])
-            np.testing.assert_array_equal(line.get_ydata(), [scale * row[key] for row in rows])
-    for train, test in zip(by_gid(losses, "train_loss"), by_gid(losses, "test_loss"), strict=True):
-        assert train.get_linewidth() < test.get_linewidth()
-        assert train.get_color() == test.get_color()
-    assert len({line.get_color() for line in by_gid(losses, "test_loss")}) == 2
-    for axis, value in ((losses, baselines["loss"]), (recall, 12.5)):
-        (baseline,) = by_gid(axis, "baseline")
-        np.testing.assert_array_equal(baseline.get_ydata(), [value, value])
-        assert baseline.get_linestyle() == "--"
-        assert axis.get_ylim()[0] < value < axis.get_ylim()[1]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["wRNN", "iRNN", "test", "train"]
-
-
-def test_rows_may_lack_keys_and_hold_nan():
-    rows = [
-        {"step": 0, "train_loss": 2.0},
-        {"step": 1, "train_loss": math.nan, "test_loss": 1.0, "recall": 0.5},
-        {"step": 2, "train_loss": math.inf, "test_loss": None},
-        {"step": 3, "train_loss": 0.5, "test_loss": 0.25},
-        {"note": "no step"},
-    ]
-    figure = training_curves({"run": rows}, baselines={})
-    draw(figure)
-    losses, recall = figure.axes
-    np.testing.assert_array_equal(by_gid(losses, "train_loss")[0].get_ydata(), [2, math.nan, math.inf, 0.5])
-    np.testing.assert_array_equal(by_gid(losses, "test_loss")[0].get_xydata(), [[1, 1], [3, 0.25]])
-    (point,) = by_gid(recall, "recall")
-    np.testing.assert_array_equal(point.get_xydata(), [[1, 50]])
-    assert point.get_marker() == "o"
-    assert not by_gid(losses, "baseline")
-
-
-@pytest.mark.parametrize(
-    ("runs", "baselines"),
-    [
-        ({}, None),
-        ({"a": []}, {"loss": 0.4, "recall": 0.125}),
-        ({"a": [{"step": 5}]}, None),
-        ({"a": [{"step": 5, "test_loss": math.nan}]}, {"loss": 0.4}),
-    ],
-)
-def test_curves_without_measurements(runs, baselines):
-    figure = training_curves(runs, baselines=baselines)
-    draw(figure)
-    assert figure.axes[0].get_yscale() == "log"
-
-
-def test_one_row_is_a_dot():
-    figure = training_curves({"a": rows_of(np.random.default_rng(1), 1)}, baselines={"loss": 0.4})
-    assert [line.get_marker() for line in by_gid(figure.axes[0], "test_loss")] == ["o"]
 
 
 @pytest.mark.parametrize(
