@@ -1,0 +1,120 @@
+"""Which runs a cell of a table shows: those that fit it, in groups that differ in the seed alone; chosen by length."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import mean
+from typing import Any, NamedTuple
+
+from wrnn_jax.report.runs import METRICS, Run
+from wrnn_jax.training.rundir import UNCHANGING
+
+FINISHED, INTERRUPTED, DIVERGED = "finished", "interrupted", "diverged"
+STATES = {
+    "solved": FINISHED,
+    "below the loss asked for": FINISHED,
+    "complete": FINISHED,
+    "interrupted": INTERRUPTED,
+    "diverged": DIVERGED,
+}
+"""What a run's ``status`` means for a table."""
+MEASURED = {
+    *METRICS, "seed", "status", "solved_step", "best_step", "steps", "epochs_done", "params", "seconds",
+    "steps_per_second", "device", "task",
+}  # fmt: skip
+"""Keys that say what came of a run, not how it was set."""
+MEASURED_WORDS = ("test_", "val_", "train_", "memoryless_")
+OF_NO_ACCOUNT = UNCHANGING - {"max_steps", "epochs", "stop_below"}
+"""Fields that change neither what a step computes nor when a run ends."""
+
+
+class Group(NamedTuple):
+    """Runs that differ in their seed alone, by seed."""
+
+    runs: tuple[Run, ...]
+    settings: Mapping[str, Any]
+    state: str
+    """``FINISHED``, ``INTERRUPTED`` or ``DIVERGED``: of all of them."""
+
+    def values(self, key: str) -> list[Any]:
+        """What their summaries say; None where a summary does not, or has a number that is not finite."""
+        return [run.summary.get(key) for run in self.runs]
+
+    def length(self, key: str) -> float:
+        """The mean of ``steps`` or ``epochs_done``."""
+        return mean(self.values(key))
+
+
+def settings(run: Run) -> dict[str, Any]:
+    """All that decides what a run does, but the seed: what its summary says, and its config beside that.
+
+    How many steps a run was asked for is a setting; how many it made is one only where the former is unknown.
+    """
+    kept = {key: value for key, value in run.known.items() if not _is_measured(key) and key not in OF_NO_ACCOUNT}
+    if kept.get("max_steps") is None and kept.get("epochs") is None:
+        kept["steps"] = run.summary.get("steps")
+    return kept
+
+
+def _is_measured(key: str) -> bool:
+    return key in MEASURED or key.startswith(MEASURED_WORDS)
+
+
+def misfits(run: Run, wants: Mapping[str, Any], measured: Sequence[str]) -> list[str]:
+    """Why a run does not belong in a cell; nothing if it does.
+
+    Args:
+      run: the run.
+      wants: key of the summary or config -> the value it must have; a tuple: one of them; ``...``: any, but known.
+      measured: keys of the summary that must be finite numbers.
+    """
+    reasons = [reason for key, wanted in wants.items() if (reason := _misfit(run.known, key, wanted))]
+    frozen = [part for part in ("encoder", "recurrence") if run.known.get(f"freeze_{part}")]
+    reasons += [f"{part} frozen" for part in frozen]
+    if run.summary.get("status") not in STATES:
+        reasons.append(f"status {run.summary.get('status', 'unknown')}")
+    return reasons + [f"no finite {key}" for key in measured if run.summary.get(key) is None]
+
+
+def _misfit(known: Mapping[str, Any], key: str, wanted: Any) -> str | None:
+    if key not in known:
+        return f"{key} unknown"
+    allowed = wanted if isinstance(wanted, tuple) else (wanted,)
+    if wanted is ... or known[key] in allowed:
+        return None
+    return f"{key} = {known[key]}, not {' or '.join(map(str, allowed))}"
+
+
+def grouped(runs: Iterable[Run]) -> list[Group]:
+    """The runs in groups of the same settings and state; a seed's second run begins, or joins, a second group."""
+    groups, occurrences = defaultdict(list), defaultdict(int)
+    for run in sorted(runs, key=lambda run: run.name):
+        key = json.dumps(settings(run), sort_keys=True), STATES[run.summary["status"]]
+        once = (*key, run.summary.get("seed"))
+        groups[(*key, occurrences[once])].append(run)
+        occurrences[once] += 1
+    return [
+        Group(tuple(sorted(members, key=lambda run: run.summary.get("seed") or 0)), settings(members[0]), state)
+        for (_, state, _), members in groups.items()
+    ]
+
+
+def choose(groups: Sequence[Group], length: str) -> Group | None:
+    """The group that a table shows: finished rather than not, then trained longest (``length`` names the key: steps or
+    epochs_done), then most seeds, then last by name. What it scores plays no part."""
+    states = (DIVERGED, INTERRUPTED, FINISHED)
+
+    def rank(group: Group) -> tuple:
+        name = max(run.name for run in group.runs)
+        return states.index(group.state), group.length(length), len(group.runs), name
+
+    return max(groups, key=rank, default=None)
+
+
+def others_of_settings(group: Group, groups: Sequence[Group]) -> dict[str, int]:
+    """State -> how many runs of the same settings ended in it and are therefore not in the group."""
+    counts = defaultdict(int)
+    for other in groups:
+        if other.settings == group.settings and other.state != group.state:
+            counts[other.state] += len(other.runs)
+    return dict(counts)

@@ -1,0 +1,77 @@
+"""What the tables measure: how it reads, and how ours compares with the paper's."""
+
+from collections.abc import Callable, Sequence
+from statistics import mean
+from typing import Any, NamedTuple
+
+from wrnn_jax.report import numbers
+
+NONE = "–"
+NOT_SOLVED = "not solved"
+
+
+class Metric(NamedTuple):
+    """A measurement, beside what the paper says of it."""
+
+    key: str
+    """Of ``summary.json``."""
+    label: str
+    ours: Callable[[Sequence[Any]], str]
+    """What the seeds have as text."""
+    published: Callable[[Any], str]
+    """What the paper has as text."""
+    versus: str | None = None
+    """Heads the column that compares; None: there is none."""
+    compare: Callable[[Sequence[Any], Any], str] | None = None
+    """What the seeds have against what the paper has, as text."""
+    may_be_none: bool = False
+    """Whether None is a result: it never happened."""
+
+
+def _ratio(values: Sequence[float], paper: float) -> str:
+    return numbers.ratio(mean(values) / paper)
+
+
+def _points(values: Sequence[float], paper: float) -> str:
+    return numbers.signed(100 * (mean(values) - paper), 2)
+
+
+def _solved(values: Sequence[int | None]) -> str:
+    steps = [value for value in values if value is not None]
+    if not steps:
+        return NOT_SOLVED
+    seeds = "" if len(steps) == len(values) else f" ({len(steps)} of {len(values)} seeds)"
+    return numbers.steps(steps) + seeds
+
+
+def _solved_later(values: Sequence[int | None], paper: int | None) -> str:
+    return NONE if paper is None or None in values else numbers.signed(mean(values) - paper, 0)
+
+
+def _published_solved(value: int | None) -> str:
+    return "never" if value is None else f"{value:,}"
+
+
+MSE = Metric("test_mse", "test MSE", numbers.loss, numbers.published_loss, "MSE: ours ÷ paper", _ratio)
+SOLVED = Metric(
+    "solved_step",
+    "solved after step",
+    _solved,
+    _published_solved,
+    "steps: ours − paper",
+    _solved_later,
+    may_be_none=True,
+)
+ACCURACY = Metric(
+    "test_acc",
+    "test accuracy (%)",
+    numbers.percent,
+    lambda share: f"{100 * share:.1f}",
+    "ours − paper (points)",
+    _points,
+)
+PARAMS = Metric("params", "parameters", numbers.count, numbers.thousands)
+LOSS = Metric("authors_loss", "loss ÷ 50", numbers.loss, numbers.published_loss, "ours ÷ paper", _ratio)
+RECALL = Metric(
+    "recall", "recall (%)", numbers.percent, lambda share: f"{100 * share:g}", "ours − paper (points)", _points
+)

@@ -1,0 +1,190 @@
+"""The paper's tables as this report rebuilds them: which lines they have, and which runs a line wants."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from wrnn_jax.report import published
+from wrnn_jax.report.metrics import ACCURACY, LOSS, MSE, NONE, PARAMS, RECALL, SOLVED, Metric
+from wrnn_jax.report.published import PAPER
+
+
+class Line(NamedTuple):
+    """A line of a table."""
+
+    model: str
+    wants: Mapping[str, Any] | None
+    """As in :func:`wrnn_jax.report.groups.misfits`; None: the paper quotes it from others."""
+    published: Mapping[str, Any]
+    """Metric's key -> what the paper says."""
+    facts: tuple[str, ...] = ()
+    """Further cells."""
+    T: int | None = None
+    full: int = published.STEPS
+    """Steps or epochs of the paper's run."""
+
+
+class PaperTable(NamedTuple):
+    """A table, or the part of one that is about one task."""
+
+    slug: str
+    title: str
+    caption: str
+    task: str
+    facts: tuple[str, ...]
+    """Headers of the lines' further cells."""
+    metrics: tuple[Metric, ...]
+    """The first is the one that a run must have."""
+    lines: tuple[Line, ...]
+    length: str = "steps"
+    """The summary's key for how long a run was: ``steps``, or ``epochs_done``."""
+    notes: tuple[str, ...] = ()
+
+    def holds(self, known: Mapping[str, Any]) -> bool:
+        """Whether a run with these settings is of this table, in a line of it or not."""
+        lengths = {line.T for line in self.lines}
+        return known["task"] == self.task and (lengths == {None} or known.get("T") in lengths)
+
+
+WRNN = {"model": "wrnn", "ksize": 3, "act": "relu", "init": "shift", "encoder_init": "sparse"}
+IRNN = {"model": "irnn", "n_ch": 1, "act": "relu", "init": "identity", "encoder_init": "dense"}
+WAVE = {**WRNN, "n_hid": 100, "n_ch": 6}
+ELMAN = {**IRNN, "n_hid": 100, "model": ("irnn", "irnn-shift", "irnn-shift-sparse", "srnn")}
+"""Any of the family, by whatever name: what it starts from decides which line it is."""
+
+
+def _adding() -> PaperTable:
+    sizes = {"wRNN": {**WRNN, "n_hid": 100, "n_ch": 27}, "iRNN": {**IRNN, "n_hid": 100}}
+    lines = [
+        Line(
+            model,
+            {**sizes[model], "task": "adding", "T": T, "solved_step": ...},
+            {"test_mse": row.mse[at], "solved_step": row.solved[at]},
+            (str(T),),
+            T,
+        )
+        for model, row in published.TABLE_1.items()
+        for at, T in enumerate(published.ADDING_T)
+    ]
+    return PaperTable(
+        "adding",
+        "Table 1: adding",
+        f"The sum of two marked numbers among T. wRNN: n = 100, c = 27; iRNN: n = 100. Source: {PAPER}, Table 1.",
+        "adding",
+        ("T",),
+        (MSE, SOLVED),
+        tuple(lines),
+        notes=("Solved: the first evaluation with a test MSE of 0.05 or less. Always answering 1 scores 1/6 ≈ 0.167.",),
+    )
+
+
+def _images(
+    task: str, title: str, source: str, rows: Sequence[published.Classifier], wants: Mapping, note: str
+) -> PaperTable:
+    lines = [
+        Line(
+            row.name,
+            {**wants[row.name], "task": task} if row.name in wants else None,
+            {"test_acc": row.accuracy[task], "params": row.params},
+            (f"{row.units:,}" if row.units else NONE,),
+            full=published.EPOCHS_IRNN_PSMNIST if (row.name, task) == ("iRNN", "psmnist") else published.EPOCHS,
+        )
+        for row in rows
+    ]
+    caption = f"Test accuracy at the epoch of the best validation accuracy. Source: {PAPER}, {source}."
+    return PaperTable(
+        task, title, caption, task, ("units",), (ACCURACY, PARAMS), tuple(lines), length="epochs_done", notes=(note,)
+    )
+
+
+def _ablation() -> PaperTable:
+    starts = {
+        "wRNN": {**WAVE},
+        "wRNN − V-init": {**WAVE, "encoder_init": "dense"},
+        "wRNN − u-shift": {**WAVE, "init": "random"},
+        "wRNN − V-init − u-shift": {**WAVE, "init": "random", "encoder_init": "dense"},
+        "iRNN": {**ELMAN},
+        "iRNN + Σ-init": {**ELMAN, "init": "shift"},
+        "iRNN + Σ-init + V-init": {**ELMAN, "init": "shift", "encoder_init": "sparse"},
+    }
+    best = {"wRNN": ("wrnn", 100), "iRNN": ("irnn", 100)}
+    lines = [
+        Line(
+            model,
+            {**starts[model], "task": "copy", "T": T},
+            {"authors_loss": losses[at]},
+            (str(T), _best_setting(best.get(model), T)),
+            T,
+        )
+        for model, losses in published.TABLE_4.items()
+        for at, T in enumerate(published.ABLATION_T)
+    ]
+    return PaperTable(
+        "copy-ablation",
+        "Table 4: ablation on copy",
+        f"Copy task after T steps of nothing; n = 100, c = 6 for the wRNN. Source: {PAPER}, Table 4.",
+        "copy",
+        ("T", "paper's setting"),
+        (LOSS,),
+        tuple(lines),
+        notes=(published.TABLE_4_NOTE,),
+    )
+
+
+def _copy_480() -> PaperTable:
+    T = published.COPY_T[-1]
+    rows = {
+        "wRNN, n = 100, c = 6": (WAVE, ("wrnn", 100), {"recall": published.COPY_480_RECALL}),
+        "iRNN, n = 100": ({**IRNN, "n_hid": 100}, ("irnn", 100), {}),
+        "iRNN, n = 625": ({**IRNN, "n_hid": 625}, ("irnn", 625), {}),
+    }
+    lines = [
+        Line(model, {**wants, "task": "copy", "T": T}, paper, (_best_setting(best, T),), T)
+        for model, (wants, best, paper) in rows.items()
+    ]
+    return PaperTable(
+        "copy-480",
+        "Copy, T = 480 (Figs. 3 and 4)",
+        f"The longest copy task: 500 steps. Source: {PAPER}, Figs. 3 and 4; settings from the appendix.",
+        "copy",
+        ("paper's setting",),
+        (LOSS, RECALL),
+        tuple(lines),
+        notes=("The paper shows losses at this length as curves alone (Fig. 3), and a perfect recall (Fig. 4).",),
+    )
+
+
+def _best_setting(row: tuple[str, int] | None, T: int) -> str:
+    if row is None:
+        return NONE
+    at = published.COPY_T.index(T)
+    return setting(published.COPY_BEST[row]["lr"][at], published.COPY_BEST[row]["grad_clip"][at])
+
+
+def setting(lr: float | None, clip: float | None) -> str:
+    """Learning rate and clip in words."""
+    rate = "lr unknown" if lr is None else f"lr {lr:g}"
+    if clip is None:
+        return rate
+    return f"{rate}, clip {clip:g}" if clip else f"{rate}, no clip"
+
+
+_MNIST = {
+    "wRNN (16c)": {**WRNN, "n_hid": 256, "n_ch": 16, "dataset": "mnist"},
+    "wRNN + MLP": {**WRNN, "model": "wrnn-mlp", "n_hid": 256, "n_ch": 16, "dataset": "mnist"},
+    "iRNN": {**IRNN, "n_hid": 256, "dataset": "mnist"},
+}
+_CIFAR10 = {
+    "wRNN (16c)": {**WRNN, "n_hid": 256, "n_ch": 16, "dataset": "cifar10", "T": 1000},
+    "iRNN": {**IRNN, "n_hid": 529, "dataset": "cifar10", "T": 1000},
+}
+_PIXELS = "784 pixels one at a time; wRNN: n = 256, c = 16; iRNN: n = 256."
+_ROWS = "32 rows, then 968 steps of noise; wRNN: n = 256, c = 16; iRNN: n = 529."
+
+PAPER_TABLES = (
+    _adding(),
+    _images("smnist", "Table 2, left: sequential MNIST", "Table 2", published.TABLE_2, _MNIST, _PIXELS),
+    _images("psmnist", "Table 2, right: permuted sequential MNIST", "Table 2", published.TABLE_2, _MNIST, _PIXELS),
+    _images("nscifar10", "Table 3: noisy sequential CIFAR-10", "Table 3", published.TABLE_3, _CIFAR10, _ROWS),
+    _ablation(),
+    _copy_480(),
+)

@@ -1,0 +1,105 @@
+"""The pictures of a report: curves of the runs that tables show, accuracy against size, what runs drew themselves."""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from wrnn_jax.report import published
+from wrnn_jax.report.document import Image
+from wrnn_jax.report.groups import FINISHED, Group
+from wrnn_jax.report.tables import Filled, Filling, is_short
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DPI = 150
+REDRAWN = "training.png"
+"""A run's own picture that the curves here stand for."""
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def pictures(filling: Filling) -> Iterator[Image]:
+    """All pictures of a table, best known first."""
+    yield from curves(filling)
+    if filling.table.slug == "psmnist":
+        yield from parameters(filling)
+    yield from run_pictures(filling)
+
+
+def curves(filling: Filling) -> Iterator[Image]:
+    """Training curves of the groups that a table shows, a figure for each T."""
+    from wrnn_jax.analysis import plots  # Not before: a report without pictures need not wait for matplotlib.
+
+    table = filling.table
+    lengths = dict.fromkeys(filled.line.T for filled in filling.lines)
+    for T in lengths:
+        shown = {_label(filled): filled.shown for filled in filling.lines if filled.line.T == T and filled.shown}
+        runs = {label: rows for label, group in shown.items() if (rows := _rows(group))}
+        if runs:
+            panels = plots.PANELS[table.task]
+            title = table.title if len(lengths) == 1 else f"{table.title}, T = {T}"
+            baselines = _chance(shown, [panel.metric for panel in panels])
+            figure = plots.training_curves(runs, panels, baselines=baselines, title=title)
+            file = f"{table.slug}-curves.png" if len(lengths) == 1 else f"{table.slug}-T{T}-curves.png"
+            caption = f"Training curves, {title}. Of several seeds: the mean, and their range as a band."
+            yield Image(file, _png(figure), caption)
+
+
+def parameters(filling: Filling) -> Iterator[Image]:
+    """Accuracy against the number of parameters, the paper's Fig. 7, with ours if there are any."""
+    from wrnn_jax.analysis import plots
+
+    table = filling.table
+    quoted = [plots.Point(row.name, row.params, 100 * row.accuracy[table.task]) for row in published.TABLE_2]
+    ours = [
+        plots.Point(filled.line.model, params[0], 100 * sum(values) / len(values), _note(filling, filled))
+        for filled in filling.lines
+        if filled.shown and (params := filled.shown.values("params"))[0]
+        for values in [filled.shown.values("test_acc")]
+    ]
+    if ours:
+        caption = f"Parameters against psMNIST accuracy, as in Fig. 7 of {published.PAPER}: stars are ours."
+        yield Image(f"{table.slug}-parameters.png", _png(plots.parameters_figure(quoted, ours)), caption)
+
+
+def run_pictures(filling: Filling) -> Iterator[Image]:
+    """What one run drew itself: the first of those shown that has pictures."""
+    for group in filling.shown:
+        for run in group.runs:
+            files = sorted(run.folder.glob("figures/*.png")) if run.folder else ()
+            images = [
+                Image(f"{filling.table.slug}-{file.name}", png, f"{file.stem}: as the run {run.name} drew it")
+                for file in files
+                if file.name != REDRAWN and (png := file.read_bytes()).startswith(PNG_SIGNATURE)
+            ]
+            if images:
+                yield from images
+                return
+
+
+def _label(filled: Filled) -> str:
+    state = filled.shown.state
+    return filled.line.model if state == FINISHED else f"{filled.line.model} ({state})"
+
+
+def _note(filling: Filling, filled: Filled) -> str:
+    if filled.shown.state != FINISHED:
+        return filled.shown.state
+    return "short run" if is_short(filling.table, filled) else ""
+
+
+def _rows(group: Group) -> list[list[dict[str, Any]]]:
+    return [rows for run in group.runs if (rows := run.rows())]
+
+
+def _chance(shown: Mapping[str, Group], metrics: Sequence[str]) -> dict[str, float]:
+    """What the runs' summaries say that one scores without memory, by the panel's metric."""
+    summary = next(iter(shown.values())).runs[0].summary
+    chance = {metric: summary.get(f"memoryless_{metric.split('_')[-1]}") for metric in metrics}
+    return {metric: value for metric, value in chance.items() if isinstance(value, int | float)}
+
+
+def _png(figure: "Figure") -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=DPI)
+    return buffer.getvalue()

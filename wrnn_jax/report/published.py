@@ -1,0 +1,101 @@
+"""What the paper reports, as data: T. A. Keller, L. Muller, T. Sejnowski, M. Welling, "Traveling Waves Encode the
+Recent Past and Enhance Sequence Learning", ICLR 2024 (arXiv 2309.08045)."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+PAPER = "Keller et al. 2024"
+
+STEPS = 60_000
+"""Optimiser steps of the copy and the adding task (batch 128)."""
+EPOCHS = 120
+"""Epochs of the image tasks."""
+EPOCHS_IRNN_PSMNIST = 250
+"""The one exception."""
+
+ADDING_T = (100, 200, 400, 700, 1000)
+
+
+class Adding(NamedTuple):
+    """A row of Table 1, a value for each of ``ADDING_T``."""
+
+    mse: tuple[float, ...]
+    solved: tuple[int | None, ...]
+    """Steps until the MSE is 5e-2 or less; None: never."""
+
+
+TABLE_1: Mapping[str, Adding] = {
+    "iRNN": Adding((1e-5, 4e-5, 1e-4, 0.16, 0.16), (14_000, 22_000, 30_000, None, None)),
+    "wRNN": Adding((4e-6, 2e-5, 4e-5, 8e-5, 6e-5), (300, 1_000, 1_000, 3_000, 2_000)),
+}
+
+
+class Classifier(NamedTuple):
+    """A row of Table 2 or 3."""
+
+    name: str
+    accuracy: Mapping[str, float]
+    """Task -> share of the test images that are named rightly, in 0 … 1; the paper prints %."""
+    units: int | None
+    params: int
+
+
+def _mnist(name: str, smnist: float, psmnist: float, units: int | None, params: int) -> Classifier:
+    return Classifier(name, {"smnist": smnist, "psmnist": psmnist}, units, params)
+
+
+TABLE_2 = (
+    _mnist("uRNN", 0.951, 0.914, 512, 9_000),
+    _mnist("iRNN", 0.985, 0.925, 256, 68_000),
+    _mnist("LSTM", 0.988, 0.929, 256, 267_000),
+    _mnist("GRU", 0.991, 0.941, 256, 201_000),
+    _mnist("NWM", 0.986, 0.948, 128, 50_000),
+    _mnist("IndRNN (6L)", 0.990, 0.960, 128, 83_000),
+    _mnist("Lipschitz RNN", 0.994, 0.963, 128, 34_000),
+    _mnist("coRNN", 0.993, 0.966, 128, 34_000),
+    _mnist("LEM", 0.995, 0.966, 128, 68_000),
+    _mnist("wRNN (16c)", 0.976, 0.967, 256, 47_000),
+    _mnist("URLSTM", 0.992, 0.976, 1024, 4_500_000),
+    _mnist("wRNN + MLP", 0.975, 0.976, 256, 420_000),
+    _mnist("FlexTCN", 0.996, 0.986, None, 375_000),
+)
+
+TABLE_3 = (
+    Classifier("LSTM", {"nscifar10": 0.116}, 128, 116_000),
+    Classifier("GRU", {"nscifar10": 0.438}, 128, 88_000),
+    Classifier("anti-symmetric RNN", {"nscifar10": 0.483}, 256, 36_000),
+    Classifier("iRNN", {"nscifar10": 0.513}, 529, 336_000),
+    Classifier("Incremental RNN", {"nscifar10": 0.545}, 128, 12_000),
+    Classifier("gated anti-symmetric RNN", {"nscifar10": 0.547}, 256, 37_000),
+    Classifier("wRNN (16c)", {"nscifar10": 0.550}, 256, 435_000),
+    Classifier("Lipschitz RNN", {"nscifar10": 0.574}, 128, 46_000),
+    Classifier("coRNN", {"nscifar10": 0.590}, 128, 46_000),
+    Classifier("LEM", {"nscifar10": 0.605}, 128, 116_000),
+)
+
+ABLATION_T = (0, 10, 30, 80)
+TABLE_4: Mapping[str, tuple[float, ...]] = {
+    "wRNN": (9e-12, 1e-10, 8e-11, 1e-11),
+    "wRNN − V-init": (1e-11, 2e-11, 4e-10, 4e-11),
+    "wRNN − u-shift": (5e-11, 3e-10, 7e-4, 6e-4),
+    "wRNN − V-init − u-shift": (8e-10, 1e-4, 3e-4, 7e-4),
+    "iRNN": (1e-4, 3e-3, 2e-3, 1e-3),
+    "iRNN + Σ-init": (1e-8, 1e-7, 2e-7, 2e-5),
+    "iRNN + Σ-init + V-init": (1e-7, 1e-7, 1e-6, 8e-6),
+}
+"""Test loss on the copy task, a value for each of ``ABLATION_T``."""
+TABLE_4_NOTE = (
+    "The paper heads this table MSE; its numbers are the loss that the authors' program reports: the mean "
+    "cross-entropy (nats a step) divided once more by the test batch of 50. Ours is divided likewise."
+)
+
+COPY_T = (*ABLATION_T, 480)
+COPY_BEST: Mapping[tuple[str, int], Mapping[str, tuple[float, ...]]] = {
+    ("wrnn", 100): {"lr": (1e-3, 1e-3, 1e-3, 1e-3, 1e-4), "grad_clip": (1.0, 0.0, 0.0, 1.0, 1.0)},
+    ("irnn", 100): {"lr": (1e-3, 1e-3, 1e-4, 1e-4, 1e-4), "grad_clip": (10.0, 1.0, 1.0, 1.0, 10.0)},
+    ("irnn", 625): {"lr": (1e-3, 1e-4, 1e-4, 1e-4, 1e-4), "grad_clip": (1.0, 10.0, 1.0, 1.0, 1.0)},
+}
+"""Best settings on the copy task (appendix) by (model, neurons a channel), a value for each of ``COPY_T``; a clip
+of 0 is none. The wRNN has 6 channels."""
+COPY_480_RECALL = 1.0
+"""The wRNN's share of symbols recalled at T = 480, as Fig. 4 shows it: no table has this length."""

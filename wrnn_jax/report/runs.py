@@ -1,0 +1,159 @@
+"""Runs, found below a folder and read."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from numbers import Real
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from wrnn_jax.training.rundir import read_metrics
+from wrnn_jax.validation import InvalidValue, require
+
+SUMMARY, CONFIG = "summary.json", "config.json"
+PARTS = ("checkpoints", "figures", "tensorboard")
+"""Folders of a run directory, in which no other run is looked for."""
+MARKS = {"task", "model", "status"}
+"""Keys by which a JSON file that stands alone is known as a run's summary."""
+NUMBERS = (
+    "T",
+    "steps",
+    "max_steps",
+    "epochs",
+    "epochs_done",
+    "params",
+    "seconds",
+    "lr",
+    "grad_clip",
+    "seed",
+    "solved_step",
+)
+METRICS = ("test_loss", "authors_loss", "recall", "test_mse", "test_acc", "val_acc", "val_loss")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that has a summary."""
+
+    name: str
+    """Where it was found, from the folder that was searched."""
+    summary: Mapping[str, Any]
+    """As ``summary.json`` has it. Numbers that are not finite are None."""
+    config: Mapping[str, Any]
+    """The fields of ``config.json`` that say how it was trained; empty for a summary that stands alone."""
+    folder: Path | None = None
+    """The run directory; None for a summary that stands alone."""
+
+    @property
+    def known(self) -> dict[str, Any]:
+        """The fields of the config, and what the summary says; the summary wins."""
+        return {**self.config, **self.summary}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of its ``metrics.jsonl``; none if there is no such file."""
+        return read_metrics(self.folder) if self.folder else []
+
+
+class Unfinished(NamedTuple):
+    """A run directory without a summary: it is still going, or was killed."""
+
+    name: str
+    step: int | None
+    """Of its last row of metrics; None if it has none."""
+
+
+class Found(NamedTuple):
+    """What :func:`find_runs` finds, by name."""
+
+    runs: tuple[Run, ...]
+    unfinished: tuple[Unfinished, ...]
+    skipped: tuple[str, ...]
+    """JSON files outside run directories that are no summary of a run."""
+
+
+def find_runs(root: Path) -> Found:
+    """All runs below ``root``: folders with ``summary.json``, and summaries that stand alone as ``<name>.json``.
+
+    A folder with ``config.json`` or ``metrics.jsonl`` alone is an unfinished run. A JSON file elsewhere is a summary
+    if it has ``task``, ``model`` and ``status``, else it is skipped.
+
+    Raises:
+      InvalidValue: if ``root`` is no folder or cannot be read, holds no run at all, or holds a run whose summary or
+        config is not JSON, or is no summary; names the file.
+    """
+    require(root.is_dir(), "runs", str(root), "a folder that exists")
+    runs, unfinished, skipped = [], [], []
+    try:
+        for path, files in _folders(root):
+            if SUMMARY in files:
+                runs.append(_read_directory(path, root))
+            elif CONFIG in files or "metrics.jsonl" in files:
+                rows = read_metrics(path)
+                unfinished.append(Unfinished(_name(path, root), rows[-1].get("step") if rows else None))
+            else:
+                for file in sorted(path / name for name in files if name.endswith(".json")):
+                    run = _read_alone(file, root)
+                    skipped.append(_name(file, root)) if run is None else runs.append(run)
+    except OSError as error:
+        raise InvalidValue("runs", error.filename or str(root), f"readable ({error.strerror})") from error
+    allowed = f"a folder with a run below it: a folder with {SUMMARY}, or a copy of one as <name>.json"
+    require(bool(runs or unfinished), "runs", str(root), allowed)
+    return Found(tuple(runs), tuple(unfinished), tuple(skipped))
+
+
+def _folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """All folders and their files, in the order of their names; not what is hidden, nor the parts of a run."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for path, folders, files in os.walk(root, onerror=refuse):
+        is_run = SUMMARY in files or CONFIG in files
+        folders[:] = sorted(name for name in folders if not (name.startswith(".") or (is_run and name in PARTS)))
+        yield Path(path), files
+
+
+def _read_directory(path: Path, root: Path) -> Run:
+    summary = _read_object(path / SUMMARY)
+    _check(summary, path / SUMMARY)
+    config = _read_object(path / CONFIG).get("config", {}) if (path / CONFIG).exists() else {}
+    is_config = isinstance(config, dict) and all(isinstance(section, dict) for section in config.values())
+    require(is_config, "runs", str(path / CONFIG), "a run's config: sections of fields")
+    # Not the section "run": where it is kept is no setting.
+    flat = {field: value for name, section in config.items() if name != "run" for field, value in section.items()}
+    return Run(_name(path, root), summary, flat, path)
+
+
+def _read_alone(file: Path, root: Path) -> Run | None:
+    """The run whose summary the file is; None if it is something else."""
+    try:
+        summary = _read_object(file)
+    except InvalidValue:
+        return None
+    if not summary.keys() >= MARKS:
+        return None
+    _check(summary, file)
+    return Run(_name(file, root), summary, {})
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"), parse_constant=lambda _: None)
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are such.
+        raise InvalidValue("runs", str(file), f"JSON, whole ({error})") from error
+    require(isinstance(value, dict), "runs", str(file), "a JSON object")
+    return value
+
+
+def _check(summary: Mapping[str, Any], file: Path) -> None:
+    """Raise unless it says its task, and numbers are numbers."""
+    require(isinstance(summary.get("task"), str), "runs", str(file), 'a run\'s summary: it needs a "task"')
+    for key in NUMBERS + METRICS:
+        value = summary.get(key)
+        is_number = isinstance(value, Real) and not isinstance(value, bool)
+        require(value is None or is_number, "runs", str(file), f"a run's summary: {key} = {value!r} is no number")
+
+
+def _name(path: Path, root: Path) -> str:
+    return path.name if path == root else path.relative_to(root).as_posix()
