@@ -1,32 +1,56 @@
-"""Figures of several runs together: python -m experiments.figures runs/copy/A runs/copy/B --out curves.png"""
+"""Figures of runs: python -m experiments.figures runs/copy/A runs/copy/B --figure spectra --out figure.png"""
 
-import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 from tyro.conf import Positional
 
 from experiments import cli
-from wrnn_jax.analysis import plots
-from wrnn_jax.training.rundir import read_metrics
-from wrnn_jax.validation import require
+from experiments.experiment import Example, example, restore
+from experiments.runs import Run, grouped, open_run
+from wrnn_jax.models import MODELS
+from wrnn_jax.training.checkpoint import Checkpoints
+from wrnn_jax.validation import InvalidValue, require, require_choice, require_integer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PICTURES = (".png", ".pdf", ".svg")
+STAGES = 5
+"""Steps of training that are drawn of a run."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """Draw the training curves of several runs in one figure."""
+    """Draw a figure of the paper from one's own runs."""
 
-    runs: Positional[tuple[Path, ...]]
+    runs: Positional[tuple[Path, ...]] = ()
     """Run directories."""
-    out: Path = Path("curves.png")
-    """The file to write, PNG, PDF or SVG by its ending."""
+    figure: str = "curves"
+    """Which: bump (Fig. 1, no run) | spectra (Fig. 2) | curves (Figs. 3, 5, 6, 8) | example (Fig. 4) | parameters
+    (Fig. 7) | speeds (Fig. 10) | training (Fig. 18, of runs with --keep-checkpoints 0) | ring (animation, GIF)."""
+    out: Path | None = None
+    """The file to write, PNG, PDF or SVG by its ending; GIF for the ring (if not given: <figure>.png)."""
+    index: int = 0
+    """Which sequence of the test set the network is shown."""
+    channel: int = 0
+    """Of which channel spectra are taken, and waves through training drawn."""
 
     def __post_init__(self):
-        require(len(self.runs) > 0, "runs", "", "one run directory or more")
-        for run in self.runs:
-            require((run / "summary.json").exists(), "runs", str(run), "the directory of a run: it has no summary.json")
-        allowed = (".png", ".pdf", ".svg")
-        require(self.out.suffix in allowed, "out", str(self.out), "a file name that ends in " + ", ".join(allowed))
+        require_choice("figure", self.figure, FIGURES)
+        kind = FIGURES[self.figure]
+        if self.out is None:
+            object.__setattr__(self, "out", Path(self.figure + kind.endings[0]))
+        enough = kind.least <= len(self.runs) <= kind.most
+        how_many = f"{kind.least}" if kind.least == kind.most else f"{kind.least} or more"
+        require(enough, "runs", " ".join(map(str, self.runs)), f"{how_many} run directories for {self.figure}")
+        allowed = "a file name that ends in " + ", ".join(kind.endings)
+        require(self.out.suffix in kind.endings, "out", str(self.out), allowed)
+        require_integer("index", self.index, at_least=0)
+        require_integer("channel", self.channel, at_least=0)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -36,18 +60,137 @@ def main(arguments: list[str] | None = None) -> None:
 
 def draw(config: Config) -> int:
     """Write the figure; the exit code."""
-    summaries = [json.loads((run / "summary.json").read_text()) for run in config.runs]
-    curves = {label(summary): read_metrics(run) for summary, run in zip(summaries, config.runs, strict=True)}
-    chance = {metric: summaries[0][f"memoryless_{metric}"] for metric in ("loss", "recall")}
-    plots.training_curves(curves, baselines=chance).savefig(config.out, dpi=150)
+    figure = FIGURES[config.figure].draw([open_run(path) for path in config.runs], config)
+    if figure is not None:
+        figure.savefig(config.out, dpi=150)
     print(config.out)
     return 0
 
 
-def label(summary: dict) -> str:
-    """A run's name in a legend."""
-    return f"{summary['model']}, T = {summary['T']}, seed {summary['seed']}"
+def curves(runs: list[Run], config: Config) -> "Figure":
+    """Training curves: mean and range over seeds."""
+    from wrnn_jax.analysis import plots
 
+    tasks = {run.experiment.name for run in runs}
+    require(len(tasks) == 1, "runs", ", ".join(sorted(tasks)), "runs of one task, whose curves are alike")
+    lines = {name: [run.rows for run in members] for name, members in grouped(runs).items()}
+    chance = runs[0].parts().task.chance
+    return plots.training_curves(lines, plots.PANELS[tasks.pop()], baselines=chance)
+
+
+def bump(runs: list[Run], config: Config) -> "Figure":
+    """The wave field against the static bump, on three binary signals."""
+    from wrnn_jax.analysis import plots
+
+    signals = np.zeros((40, 3))
+    for signal, onset in enumerate((3, 11, 19)):
+        signals[onset : onset + 3, signal] = 1
+    return plots.bump_figure(signals)
+
+
+def spectra(runs: list[Run], config: Config) -> "Figure":
+    """Hidden states and their space–time spectra; neurons that are on no ring are sorted by their onset first."""
+    from wrnn_jax.analysis import plots
+    from wrnn_jax.analysis.waves import onset_order
+
+    states = {}
+    for run in runs:
+        hidden, name = ring(run, look(run, config).hidden, config.channel), run.short_name
+        if MODELS[run.config.model.model].family != "wave":
+            hidden, name = hidden[:, onset_order(hidden)], f"{name}, by onset"
+        states[name] = hidden
+    require(len(states) == len(runs), "runs", ", ".join(states), "runs of different models or tasks")
+    return plots.spectrum_figure(states)
+
+
+def one_example(runs: list[Run], config: Config) -> "Figure":
+    """A sequence of the test set, and what the network answers."""
+    (run,) = runs
+    return run.experiment.draw(run.config, look(run, config))
+
+
+def parameters(runs: list[Run], config: Config) -> "Figure":
+    """The number of parameters against psMNIST accuracy."""
+    from wrnn_jax.report import parameters_figure
+
+    return parameters_figure([run.path for run in runs])
+
+
+def speeds(runs: list[Run], config: Config) -> "Figure":
+    """The speed of the waves in every channel."""
+    from wrnn_jax.analysis import plots
+
+    (run,) = runs
+    return plots.speeds_figure(look(run, config).hidden, title=f"Wave speeds, {run.short_name}")
+
+
+def training(runs: list[Run], config: Config) -> "Figure":
+    """Waves through training: a row a run, which its start names."""
+    from wrnn_jax.analysis import plots
+
+    rows = {}
+    for run in runs:
+        parts = run.parts()
+        like = parts.trainer.init(run.config.train.seed)
+        checkpoints = Checkpoints(run.path / "checkpoints")
+        steps = checkpoints.steps()
+        require(len(steps) > 1, "runs", str(run.path), "a run with more than one checkpoint, see --keep-checkpoints")
+        chosen = sorted({steps[at] for at in np.linspace(0, len(steps) - 1, STAGES - 1).round().astype(int)})
+        states = [like, *(checkpoints.restore_step(step, like) for step in chosen)]
+        checkpoints.close()
+        name = f"{run.config.model.init} start"
+        require(name not in rows, "runs", str(run.path), f"runs of different starts: there are two of {name}")
+        rows[name] = [
+            (int(state.step), ring(run, example(parts, state.params, state.fixed, config.index).hidden, config.channel))
+            for state in states
+        ]
+    return plots.waves_through_training(rows)
+
+
+def animation(runs: list[Run], config: Config) -> None:
+    """The ring, step by step."""
+    from wrnn_jax.analysis import plots
+
+    (run,) = runs
+    plots.ring_animation(look(run, config).hidden, config.out, title=run.short_name)
+
+
+def look(run: Run, config: Config) -> Example:
+    """What the run's network makes of a sequence of the test set."""
+    parts = run.parts()
+    size = parts.task.splits["test"].size
+    require(config.index < size, "index", config.index, f"0 to {size - 1}, the test set")
+    state = restore(parts, run.path)
+    return example(parts, state.params, state.fixed, config.index)
+
+
+def ring(run: Run, hidden: np.ndarray, channel: int) -> np.ndarray:
+    """One channel of ``(T, C, N)``."""
+    channels = hidden.shape[1]
+    if channel >= channels:
+        raise InvalidValue("channel", channel, f"0 to {channels - 1}, the channels of {run.path}")
+    return hidden[:, channel]
+
+
+class Kind(NamedTuple):
+    """A figure, and what it takes."""
+
+    draw: Callable[[list[Run], Config], Any]
+    least: int
+    most: float = float("inf")
+    endings: tuple[str, ...] = PICTURES
+
+
+FIGURES: Mapping[str, Kind] = {
+    "bump": Kind(bump, 0, 0),
+    "spectra": Kind(spectra, 1),
+    "curves": Kind(curves, 1),
+    "example": Kind(one_example, 1, 1),
+    "parameters": Kind(parameters, 1),
+    "speeds": Kind(speeds, 1, 1),
+    "training": Kind(training, 1),
+    "ring": Kind(animation, 1, 1, (".gif",)),
+}
 
 if __name__ == "__main__":
     main()

@@ -131,7 +131,7 @@ def test_none_readable_is_an_error_and_not_a_new_start(trainer, tmp_path):
 
 
 def test_the_newest_three_are_kept(trainer, tmp_path):
-    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=3)
     state = trainer.init(0)
     for step in range(1, 6):
         checkpoints.save(step, state._replace(step=np.int32(step)))

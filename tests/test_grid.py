@@ -40,12 +40,12 @@ def test_members_train_as_they_do_alone(how):
     hparams = Hparams(np.array([1e-2, 1e30, 3e-3], np.float32), np.array([1.0, np.inf, 0.1], np.float32))
     members = grid_trainer(trainer, how)
     states = members.advance(members.place(members.init(jnp.arange(3))), hparams, 6)
-    metrics = members.evaluate(states.params)
+    metrics = members.evaluate(states, "test")
     states, losses = members.drain(states)
     for m in range(3):
         alone = trainer.advance(trainer.init(m), jax.tree.map(lambda leaf, m=m: leaf[m], hparams), 6)
         assert (int(states.step[m]), bool(states.finite[m])) == (int(alone.step), bool(alone.finite))
-        np.testing.assert_allclose(metrics["test_loss"][m], trainer.evaluate(alone.params)["test_loss"], rtol=1e-4)
+        np.testing.assert_allclose(metrics["test_loss"][m], trainer.evaluate(alone, "test")["test_loss"], rtol=1e-4)
         if m != 1:
             jax.tree.map(
                 lambda all_, one, m=m: np.testing.assert_allclose(all_[m], one, atol=1e-5), states.params, alone.params

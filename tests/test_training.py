@@ -9,8 +9,8 @@ import pytest
 
 from wrnn_jax import models
 from wrnn_jax.models import Model, ModelConfig
-from wrnn_jax.tasks import CopyConfig, copy_task
-from wrnn_jax.training.loop import make_trainer
+from wrnn_jax.tasks import CopyConfig, Source, Split, copy_task
+from wrnn_jax.training.loop import make_trainer, with_best
 from wrnn_jax.training.optimizer import make_hparams, make_optimizer
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -42,7 +42,7 @@ def test_steps_are_adam_with_clipping_written_out(model, trainer):
     m, v = [np.zeros_like(p) for p in params], [np.zeros_like(p) for p in params]
     key = jax.random.wrap_key_data(state.key)
     for t in range(1, 4):
-        inputs, targets = TASK.batch(jax.random.fold_in(key, t - 1), BATCH)
+        inputs, targets = TASK.batch(TASK.source, key, jnp.int32(t - 1), BATCH)
         at = jax.tree.unflatten(treedef, [jnp.asarray(p, jnp.float32) for p in params])
         gradient = jax.grad(lambda at, x=inputs, y=targets: TASK.loss(model.apply(at, x), y))(at)
         gradient = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(gradient)]
@@ -91,7 +91,10 @@ def test_two_devices_do_what_one_does(model):
     odd = make_trainer(model, TASK, 7)  # Seven sequences do not halve: one device does them.
     after_one, after_two = (trainer.advance(trainer.init(0), hparams, 5) for trainer in (one, two))
     chex.assert_trees_all_close(after_one.params, after_two.params, rtol=1e-4, atol=1e-6)
-    metrics_one, metrics_two = one.evaluate(after_one.params), two.evaluate(two.place(jax.device_get(after_one)).params)
+    metrics_one, metrics_two = (
+        one.evaluate(after_one, "test"),
+        two.evaluate(two.place(jax.device_get(after_one)), "test"),
+    )
     chex.assert_trees_all_close(metrics_one, metrics_two, rtol=1e-5)
     assert int(odd.advance(odd.init(0), hparams, 1).step) == 1
 
@@ -102,8 +105,8 @@ def test_nothing_is_compiled_twice(model):
     state = trainer.init(0)
     for until, lr, clip in ((1, 1e-3, 1.0), (3, 1e-3, 1.0), (7, 1e-2, 1.0), (8, 1e-4, 0.0)):
         state, _ = trainer.drain(trainer.place(trainer.advance(state, make_hparams(lr, clip), until)))
-        trainer.evaluate(state.params)
-    for function in (trainer.advance, trainer.drain, trainer.evaluate):
+        trainer.evaluate(state, "test")
+    for function in (trainer.advance.func, trainer.drain, trainer.evaluate.func):
         assert function._cache_size() == 1
 
 
@@ -125,9 +128,9 @@ def test_hyper_parameters_are_traced_and_batch():
 
 def test_learning_lowers_the_loss(trainer):
     state = trainer.init(0)
-    before = float(trainer.evaluate(state.params)["test_loss"])
+    before = float(trainer.evaluate(state, "test")["test_loss"])
     state = trainer.advance(state, make_hparams(1e-2, 1.0), 60)
-    assert float(trainer.evaluate(state.params)["test_loss"]) < before / 2
+    assert float(trainer.evaluate(state, "test")["test_loss"]) < before / 2
 
 
 def test_the_mean_training_loss_is_that_of_the_batches(model, trainer):
@@ -137,7 +140,7 @@ def test_the_mean_training_loss_is_that_of_the_batches(model, trainer):
     state = trainer.advance(state, make_hparams(0.0, 1.0), 4)
     losses = []
     for step in range(4):
-        inputs, targets = TASK.batch(jax.random.fold_in(key, step), BATCH)
+        inputs, targets = TASK.batch(TASK.source, key, jnp.int32(step), BATCH)
         losses.append(float(TASK.loss(model.apply(params, inputs), targets)))
     assert len(set(losses)) == 4, "each step has a batch of its own"
     state, mean = trainer.drain(state)
@@ -181,3 +184,71 @@ def test_frozen_parts_stay_as_they_were():
     after = trainer.advance(trainer.init(0), make_hparams(1e-1, 1.0), 3).params
     chex.assert_trees_all_equal(after["cell"], before["cell"])
     assert np.abs(after["readout"]["output"]["kernel"] - before["readout"]["output"]["kernel"]).min() > 0
+
+
+def table_task(sizes, score=None):
+    """A task whose every sequence is a number, which an identity "model" hands on: means are then known."""
+    numbers = {name: jnp.arange(size, dtype=jnp.float32) ** 2 for name, size in sizes.items()}
+
+    def split(name):
+        def examples(source, indices):
+            return source.data[name][indices][:, None, None], indices
+
+        return Split(sizes[name], examples, lambda outputs, targets: {f"{name}_loss": outputs[:, 0, 0]})
+
+    return TASK._replace(
+        batch=lambda source, key, step, size: (jnp.ones((size, 1, 1)), jnp.zeros(size)),
+        loss=lambda outputs, targets: outputs.mean(),
+        splits={name: split(name) for name in sizes},
+        monitor=f"{next(iter(sizes))}_loss",
+        score=score,
+        source=Source(numbers),
+    )
+
+
+WEIGHT = Model(lambda key: {"w": jnp.float32(1.0)}, lambda params, xs: params["w"] * xs)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 128, 129, 300, 513])
+def test_an_evaluation_is_the_mean_over_exactly_the_split(size):
+    """Whatever its size is to the slices and the devices that it is cut up for."""
+    trainer = make_trainer(WEIGHT, table_task({"test": size}), 2)
+    expected = np.mean(np.arange(size, dtype=np.float64) ** 2)
+    np.testing.assert_allclose(trainer.evaluate(trainer.init(0), "test")["test_loss"], expected, rtol=1e-5)
+
+
+def test_the_best_parameters_are_those_of_the_first_greatest_score():
+    trainer = make_trainer(WEIGHT, table_task({"val": 4, "test": 4}, score="val_acc"), 2)
+    hparams = make_hparams(1e-1, 0.0)
+    state = trainer.init(0)
+    assert int(with_best(state).best.step) == 0
+    kept = {}
+    for step, score in ((1, 0.3), (2, 0.7), (3, 0.7), (4, np.nan), (5, 0.5)):
+        state = trainer.advance(state, hparams, step)
+        kept[step] = float(state.params["w"])
+        state = trainer.observe(state, hparams, {"val_loss": jnp.float32(1.0), "val_acc": jnp.float32(score)})
+    assert len(set(kept.values())) == 5, "every step moves the weight"
+    assert (int(state.best.step), float(state.best.score)) == (2, pytest.approx(0.7))
+    assert float(with_best(state).params["w"]) == kept[2]
+    assert float(state.params["w"]) == kept[5], "training itself goes on from where it was"
+    # What is evaluated then are the best parameters: the mean of squares 0, 1, 4, 9, times the weight.
+    test = trainer.evaluate(with_best(state), "test")["test_loss"]
+    np.testing.assert_allclose(test, 3.5 * kept[2], rtol=1e-6)
+
+
+def test_data_are_arguments_of_the_program_and_not_constants_in_it():
+    task = table_task({"test": 100_000})
+    trainer = make_trainer(WEIGHT, task, 2)
+    state = trainer.init(0)
+    for lowered in (
+        trainer.advance.func.lower(*trainer.advance.args, state, make_hparams(1e-3, 1.0), 3),
+        trainer.evaluate.func.lower(*trainer.evaluate.args, state, "test"),
+    ):
+        assert len(lowered.as_text()) < 400_000, "a constant of 100,000 numbers takes 800,000 characters"
+
+
+def test_a_batch_larger_than_an_epoch_is_refused(model):
+    with pytest.raises(ValueError, match=r"^batch = 8: must be at most 5, the training set"):
+        make_trainer(model, TASK._replace(train_size=5), BATCH)
+    with pytest.raises(ValueError, match=r"^schedule = 'warm': must be one of constant, step"):
+        make_trainer(model, TASK, BATCH, schedule="warm")

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import jax
 
 from wrnn_jax import cells, readouts
 from wrnn_jax.activations import ACTIVATIONS
 from wrnn_jax.cells.base import Cell, choose_backend, unroll
-from wrnn_jax.cells.parts import BIAS_INITS, KERNEL_INITS
+from wrnn_jax.cells.parts import BIAS_INITS, ENCODER_INITS, KERNEL_INITS
 from wrnn_jax.readouts import Readout, with_readout
 from wrnn_jax.typing import Array, Key, Params
 from wrnn_jax.validation import require, require_choice, require_integer, require_switch
@@ -92,13 +92,15 @@ class ModelConfig:
     n_hid: int = 100
     """Neurons of one channel."""
     n_ch: int | None = None
-    """Channels (if not given: 6 for wrnn…, else 1)."""
+    """Channels (if not given: for wrnn… 6 for copy, 27 for adding, 16 for images; for the others 1)."""
     ksize: int | None = None
     """Taps of the recurrent kernel, odd, at most n-hid; only for wrnn… (3 if not given)."""
     act: str | None = None
     """Activation: relu | tanh | identity (if not given: tanh for srnn, else relu)."""
     init: str | None = None
     """Start of the recurrent kernel: shift | identity | random (if not given: the model's own)."""
+    encoder_init: str | None = None
+    """Start of the encoder V: sparse (the paper's V-init) | dense (if not given: the model's own)."""
     bias_init: str = "zeros"
     """Start of the biases: zeros | random (as the authors' program leaves them)."""
     freeze_encoder: bool = False
@@ -107,12 +109,19 @@ class ModelConfig:
     """Do not train the recurrent kernel."""
     backend: str = "auto"
     """How to go through time: auto | scan | fused | native (once compiled) | parallel (for --act identity)."""
+    WAVE_CHANNELS: ClassVar[int] = 6
 
     def __post_init__(self):
         require_choice("model", self.model, MODELS)
         named = MODELS[self.model]
         is_wave = named.family == "wave"
-        own = {"act": named.act, "init": named.init, "n_ch": 6 if is_wave else 1, "ksize": 3 if is_wave else None}
+        own = {
+            "act": named.act,
+            "init": named.init,
+            "encoder_init": named.encoder_init,
+            "n_ch": self.WAVE_CHANNELS if is_wave else 1,
+            "ksize": 3 if is_wave else None,
+        }
         for field, default in own.items():
             if getattr(self, field) is None:
                 object.__setattr__(self, field, default)
@@ -128,11 +137,28 @@ class ModelConfig:
             require(self.ksize is None, "ksize", self.ksize, f"left out: {self.model} has no taps")
         require_choice("act", self.act, ACTIVATIONS)
         require_choice("init", self.init, KERNEL_INITS)
+        require_choice("encoder_init", self.encoder_init, ENCODER_INITS)
         require_choice("bias_init", self.bias_init, BIAS_INITS)
         require_switch("freeze_encoder", self.freeze_encoder)
         require_switch("freeze_recurrence", self.freeze_recurrence)
         if self.backend != "auto":  # To resolve that asks for a device, and what devices there are may yet be set.
             choose_backend(_cell(self), self.backend)
+
+
+@dataclass(frozen=True)
+class AddingModelConfig(ModelConfig):
+    """Which model, with the paper's number of channels for the adding task."""
+
+    WAVE_CHANNELS: ClassVar[int] = 27
+
+
+@dataclass(frozen=True)
+class ImageModelConfig(ModelConfig):
+    """Which model, in the paper's size for images."""
+
+    n_hid: int = 256
+    """Neurons of one channel."""
+    WAVE_CHANNELS: ClassVar[int] = 16
 
 
 def build(config: ModelConfig, input_size: int, output_size: int, outputs: Literal["all", "last"]) -> Model:
@@ -151,7 +177,7 @@ def _cell(config: ModelConfig) -> Cell:
     options = {
         "activation": config.act,
         "kernel_init": config.init,
-        "encoder_init": named.encoder_init,
+        "encoder_init": config.encoder_init,
         "bias_init": config.bias_init,
         "freeze_encoder": config.freeze_encoder,
         "freeze_recurrence": config.freeze_recurrence,

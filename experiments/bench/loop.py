@@ -17,7 +17,8 @@ from experiments.cli import RunConfig, prepare_jax
 from wrnn_jax import models
 from wrnn_jax.models import ModelConfig
 from wrnn_jax.tasks import CopyConfig, Task, copy_task
-from wrnn_jax.training.fit import TrainConfig, fit
+from wrnn_jax.training.config import TrainConfig
+from wrnn_jax.training.fit import fit
 from wrnn_jax.training.loop import Trainer, make_trainer
 from wrnn_jax.training.optimizer import make_hparams
 from wrnn_jax.training.rundir import RunDirectory
@@ -119,7 +120,7 @@ def _run_at(T: int, steps: int) -> tuple[float, float, float]:
     importing = time.perf_counter() - started
     # What is compiled once a run is the start-up's cost, measured by itself.
     state = trainer.advance(trainer.init(0), make_hparams(train.lr, train.grad_clip), 0)
-    jax.block_until_ready((trainer.evaluate(state.params), trainer.drain(state)))
+    jax.block_until_ready((trainer.evaluate(state, task.watched), trainer.drain(state)))
 
     def advance(*arguments):
         nonlocal stepping
@@ -130,7 +131,7 @@ def _run_at(T: int, steps: int) -> tuple[float, float, float]:
 
     with tempfile.TemporaryDirectory() as folder:
         config = copy.Config(CopyConfig(T=T), model, train, RunConfig(logdir=folder))
-        directory = RunDirectory(Path(folder) / "run", config, False)
+        directory = RunDirectory(Path(folder) / "run", "copy", config, False)
         started = time.perf_counter()
         fit(trainer._replace(advance=advance), task, train, directory)
         return time.perf_counter() - started, stepping, importing

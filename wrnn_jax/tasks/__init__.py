@@ -1,6 +1,31 @@
-"""Tasks: data made on the device, loss, metrics, and what chance scores."""
+"""Tasks: data made or gathered on the device, loss, metrics, and what chance scores."""
 
-from wrnn_jax.tasks.base import Task
+from wrnn_jax.tasks.adding import AddingConfig, adding_batch, adding_task
+from wrnn_jax.tasks.base import Source, Split, Task
 from wrnn_jax.tasks.copy import CopyConfig, copy_batch, copy_task
+from wrnn_jax.tasks.images import (
+    NoisyRowsConfig,
+    PermutedConfig,
+    PixelConfig,
+    noisy_rows_task,
+    permuted_task,
+    pixel_task,
+)
 
-__all__ = ["CopyConfig", "Task", "copy_batch", "copy_task"]
+__all__ = [
+    "AddingConfig",
+    "CopyConfig",
+    "NoisyRowsConfig",
+    "PermutedConfig",
+    "PixelConfig",
+    "Source",
+    "Split",
+    "Task",
+    "adding_batch",
+    "adding_task",
+    "copy_batch",
+    "copy_task",
+    "noisy_rows_task",
+    "permuted_task",
+    "pixel_task",
+]

@@ -1,29 +1,100 @@
 """What a task is to the training loop."""
 
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+import jax
 
 from wrnn_jax.typing import Array, Key
+
+TEST_KEY = 1
+"""The test set of a task without data of its own is drawn from key 0 folded with this: a child of key 0, while every
+seed's training data is drawn from grandchildren."""
+
+
+class Source(NamedTuple):
+    """The arrays that sequences are made of: arguments of the compiled program, not constants in it."""
+
+    data: Any = ()
+    """What a machine can load again, such as images: never in a checkpoint."""
+    fixed: Mapping[str, Array] = MappingProxyType({})
+    """What belongs to the run, such as a permutation: in every checkpoint, from where a resumed run takes it."""
+
+
+class Split(NamedTuple):
+    """Sequences to evaluate on, never trained on.
+
+    ==============================  ==========================================================
+    ``examples(source, indices)``   indices ``(B,)`` from 0 to size − 1
+                                    -> (inputs ``(B, T, D)``, targets)
+    ``metrics(outputs, targets)``   -> named values ``(B,)``, whose means over the split count
+    ==============================  ==========================================================
+    """
+
+    size: int
+    examples: Callable[[Source, Array], tuple[Array, Array]]
+    metrics: Callable[[Array, Array], dict[str, Array]]
 
 
 class Task(NamedTuple):
     """Data, loss, metrics, and what chance scores.
 
-    ==============================  ==========================================================
-    ``batch(key, size)``            -> (inputs ``(B, T, D)``, targets), made on the device
-    ``loss(outputs, targets)``      -> the scalar that is minimised, a mean over sequences
-    ``metrics(outputs, targets)``   -> named scalars of the test set, means over sequences; the loss
-                                    among them is ``test_loss``
-    ``solved(metrics)``             -> whether such metrics call the task solved
-    ==============================  ==========================================================
+    ====================================  ====================================================
+    ``batch(source, key, step, size)``    -> (inputs ``(B, T, D)``, targets), the training batch
+                                          of a step, made or gathered on the device
+    ``loss(outputs, targets)``            -> the scalar that is minimised, a mean over sequences
+    ``solved(metrics)``                   -> whether such metrics call the task solved
+    ====================================  ====================================================
     """
 
     input_size: int
     output_size: int
     outputs: Literal["all", "last"]
-    batch: Callable[[Key, int], tuple[Array, Array]]
+    batch: Callable[[Source, Key, Array, int], tuple[Array, Array]]
     loss: Callable[[Array, Array], Array]
-    metrics: Callable[[Array, Array], dict[str, Array]]
-    solved: Callable[[Mapping[str, float]], bool]
+    splits: Mapping[str, Split]
+    """``"test"``; and ``"val"`` where validation picks the parameters, on which alone the test set is then read."""
+    monitor: str
+    """The loss that is watched in the course of training, a metric of ``"val"``, or of ``"test"`` where there is no
+    validation."""
     chance: Mapping[str, float]
-    """What one scores who knows the task but remembers nothing."""
+    """Metrics of one who knows the task but remembers nothing."""
+    solved: Callable[[Mapping[str, float]], bool] = lambda metrics: False
+    score: str | None = None
+    """The metric of ``"val"`` whose greatest value picks the parameters."""
+    source: Source = Source()
+    train_size: int | None = None
+    """Training sequences, all of which an epoch goes through; None where every batch is fresh."""
+    notes: Mapping[str, str] = MappingProxyType({})
+    """What a reader of the results must know of the data."""
+
+    @property
+    def watched(self) -> Literal["val", "test"]:
+        """The split that is evaluated in the course of training."""
+        return "val" if "val" in self.splits else "test"
+
+    def epoch_steps(self, batch: int) -> int | None:
+        """Whole batches in an epoch; None where there are no epochs."""
+        return None if self.train_size is None else self.train_size // batch
+
+
+def fresh(
+    generate: Callable[[Key, int], tuple[Array, Array]],
+) -> Callable[[Source, Key, Array, int], tuple[Array, Array]]:
+    """``Task.batch`` of random sequences, new ones at every step: ``generate(key, size)`` draws them."""
+    return lambda source, key, step, size: generate(jax.random.fold_in(key, step), size)
+
+
+def held_out(
+    generate: Callable[[Key, int], tuple[Array, Array]],
+    size: int,
+    metrics: Callable[[Array, Array], dict[str, Array]],
+) -> Split:
+    """A fixed set of ``size`` random sequences, the same for every seed."""
+
+    def example(index: Array) -> tuple[Array, Array]:
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), TEST_KEY), index)
+        return jax.tree.map(lambda array: array[0], generate(key, 1))
+
+    return Split(size, lambda source, indices: jax.vmap(example)(indices), metrics)

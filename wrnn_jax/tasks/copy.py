@@ -1,13 +1,14 @@
 """The copy task: recall ten symbols after T steps of nothing (Keller et al. 2024, section 3.1)."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from wrnn_jax.tasks.base import Task
+from wrnn_jax.tasks.base import Task, fresh, held_out
 from wrnn_jax.typing import Array, Key
 from wrnn_jax.validation import require_choice, require_integer
 
@@ -17,6 +18,7 @@ CATEGORIES = 10
 """0 is nothing, 1 … 8 are symbols, 9 is the delimiter."""
 DELIMITER = 9
 AUTHORS_TEST_BATCH = 50
+TEST_SIZE = 1024
 SOLVED_LOSS = 1e-4
 VARIANTS = ("paper", "authors")
 
@@ -61,9 +63,9 @@ def copy_task(config: CopyConfig) -> Task:
     """The copy task as data, loss and metrics.
 
     Inputs are one-hot ``(B, T + 20, 10)``, targets categories ``(B, T + 20)``, outputs logits
-    ``(B, T + 20, 10)``. Metrics:
+    ``(B, T + 20, 10)``. Metrics of a sequence, of which means over 1,024 count:
 
-    - ``test_loss``: cross-entropy in nats, the mean over every step and sequence;
+    - ``test_loss``: cross-entropy in nats, the mean over every step;
     - ``authors_loss``: what their program reports as its test loss: that mean divided once more, by
       their test batch of 50;
     - ``recall``: the share of the ten symbols that the largest logit names rightly.
@@ -72,7 +74,7 @@ def copy_task(config: CopyConfig) -> Task:
     each of the ten recalled: 10 ln 8 / (T + 20).
     """
 
-    def batch(key: Key, size: int) -> tuple[Array, Array]:
+    def generate(key: Key, size: int) -> tuple[Array, Array]:
         inputs, targets = copy_batch(key, size, config.T, config.variant)
         return jax.nn.one_hot(inputs, CATEGORIES), targets
 
@@ -80,23 +82,33 @@ def copy_task(config: CopyConfig) -> Task:
         return optax.softmax_cross_entropy_with_integer_labels(outputs, targets).mean()
 
     def metrics(outputs: Array, targets: Array) -> dict[str, Array]:
-        cross_entropy = loss(outputs, targets)
+        cross_entropy = optax.softmax_cross_entropy_with_integer_labels(outputs, targets).mean(axis=-1)
         correct = jnp.argmax(outputs, axis=-1) == targets
         return {
             "test_loss": cross_entropy,
             "authors_loss": cross_entropy / AUTHORS_TEST_BATCH,
-            "recall": correct[:, -SYMBOLS:].mean(),
+            "recall": correct[:, -SYMBOLS:].mean(axis=-1),
         }
 
     # The authors' shortest batch always recalls the delimiter tenth: one symbol fewer to guess.
     unknown = SYMBOLS - (config.variant == "authors" and config.T == 0)
     alphabet = DELIMITER - 1
     chance = {
-        "loss": unknown * math.log(alphabet) / (config.T + 2 * SYMBOLS),
+        "test_loss": unknown * math.log(alphabet) / (config.T + 2 * SYMBOLS),
         "recall": (unknown / alphabet + SYMBOLS - unknown) / SYMBOLS,
     }
 
-    def solved(metrics) -> bool:
+    def solved(metrics: Mapping[str, float]) -> bool:
         return metrics["recall"] == 1.0 and metrics["test_loss"] < SOLVED_LOSS
 
-    return Task(CATEGORIES, CATEGORIES, "all", batch, loss, metrics, solved, chance)
+    return Task(
+        CATEGORIES,
+        CATEGORIES,
+        "all",
+        fresh(generate),
+        loss,
+        {"test": held_out(generate, TEST_SIZE, metrics)},
+        monitor="test_loss",
+        chance=chance,
+        solved=solved,
+    )

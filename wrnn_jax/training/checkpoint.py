@@ -12,7 +12,6 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-KEPT = 3
 OVERHEAD = 2**18
 """Bytes that a checkpoint takes beside its arrays, rounded up: some twenty small files."""
 
@@ -22,17 +21,17 @@ class CheckpointError(RuntimeError):
 
 
 class Checkpoints:
-    """The checkpoints of one run: a folder for each step, the newest three kept.
+    """The checkpoints of one run: a folder for each step, the newest ``keep`` of them kept, all if that is 0.
 
     Orbax writes beside and renames, so a killed process leaves no half checkpoint under a step's name.
     A digest of the arrays is stored with them: Orbax itself returns wrong numbers for a flipped bit.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, keep: int = 0):
         self._folder = folder.absolute()
         # Its warnings on unfinished folders and its progress are for its developers, not for our users.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
-        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, enable_async_checkpointing=False)
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep or None, enable_async_checkpointing=False)
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def save(self, step: int, state: Any) -> None:
@@ -66,6 +65,10 @@ class Checkpoints:
         finally:
             trial.unlink(missing_ok=True)
 
+    def steps(self) -> list[int]:
+        """Those that there is a checkpoint of, the oldest first."""
+        return sorted(self._manager.all_steps())
+
     def restore(self, like: Any) -> tuple[Any | None, list[str]]:
         """The state of the newest whole checkpoint.
 
@@ -80,21 +83,31 @@ class Checkpoints:
           CheckpointError: if there are checkpoints and none can be read.
         """
         notes = []
-        like = jax.eval_shape(lambda: like)
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(like), digest=ocp.args.JsonRestore())
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        for step in reversed(self.steps()):
             try:
-                with _quiet_threads():
-                    stored = self._manager.restore(step, args=args)
-                if stored.digest != _digest(stored.state):
-                    raise ValueError("its numbers are not those that were written")
-            except Exception as error:  # As many kinds as there are ways to damage a file.
-                notes.append(f"checkpoint {step} is unreadable ({_first_line(error)})")
-                continue
-            return stored.state, notes
+                return self.restore_step(step, like), notes
+            except CheckpointError as error:
+                notes.append(str(error))
         if notes:
             raise CheckpointError(f"no readable checkpoint in {self._folder}: " + "; ".join(notes))
         return None, notes
+
+    def restore_step(self, step: int, like: Any) -> Any:
+        """The state of one step; ``like`` as above.
+
+        Raises:
+          CheckpointError: if it cannot be read, with the reason.
+        """
+        like = jax.eval_shape(lambda: like)
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(like), digest=ocp.args.JsonRestore())
+        try:
+            with _quiet_threads():
+                stored = self._manager.restore(step, args=args)
+            if stored.digest != _digest(stored.state):
+                raise ValueError("its numbers are not those that were written")
+        except Exception as error:  # As many kinds as there are ways to damage a file.
+            raise CheckpointError(f"checkpoint {step} is unreadable ({_first_line(error)})") from error
+        return stored.state
 
     def close(self) -> None:
         """Free what Orbax holds."""

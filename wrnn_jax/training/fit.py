@@ -1,19 +1,18 @@
 """The training loop on the host: between calls of the device it evaluates, records, checkpoints, and heeds signals."""
 
 import sys
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax.numpy as jnp
 
 from wrnn_jax.tasks.base import Task
 from wrnn_jax.training.checkpoint import Checkpoints
-from wrnn_jax.training.loop import Trainer, TrainState
-from wrnn_jax.training.optimizer import make_hparams
+from wrnn_jax.training.config import TrainConfig
+from wrnn_jax.training.loop import Trainer, TrainState, with_best
+from wrnn_jax.training.optimizer import Hparams
 from wrnn_jax.training.recorder import Recorder
 from wrnn_jax.training.rundir import RunDirectory
 from wrnn_jax.training.signals import received_signals
-from wrnn_jax.validation import require_integer, require_nonnegative, require_positive
 
 SOLVED = "solved"
 BELOW = "below the loss asked for"
@@ -22,45 +21,17 @@ DIVERGED = "diverged"
 INTERRUPTED = "interrupted"
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to train."""
-
-    lr: float = 1e-3
-    """Adam's learning rate."""
-    batch: int = 128
-    """Sequences in a batch."""
-    max_steps: int = 60_000
-    """Optimiser steps, if nothing ends the run earlier."""
-    grad_clip: float = 1.0
-    """Largest global norm of a gradient; 0 = off."""
-    seed: int = 0
-    """Seed of the parameters' start and of the training data."""
-    log_interval: int = 100
-    """Steps between two evaluations on the test set, each a row of metrics."""
-    checkpoint_interval: int = 500
-    """Steps between two checkpoints."""
-    stop_below: float | None = None
-    """Stop once the test loss is below this. If not given: once the task is solved; 0 = never."""
-
-    def __post_init__(self):
-        require_positive("lr", self.lr)
-        require_integer("batch", self.batch, at_least=1)
-        require_integer("max_steps", self.max_steps, at_least=0)
-        require_nonnegative("grad_clip", self.grad_clip)
-        require_integer("seed", self.seed, at_least=0)
-        require_integer("log_interval", self.log_interval, at_least=1)
-        require_integer("checkpoint_interval", self.checkpoint_interval, at_least=1)
-        if self.stop_below is not None:
-            require_nonnegative("stop_below", self.stop_below)
-
-
 class Fitted(NamedTuple):
     """What :func:`fit` returns."""
 
     state: TrainState
+    """After the last step, with the parameters that the metrics are of."""
+    best_step: int
+    """The step that those parameters are from: the last one, or the one that validation has picked."""
     metrics: dict[str, float]
-    """On the test set, of the returned state."""
+    """On every split of the task."""
+    solved_step: int | None
+    """The step of the first record that the task calls solved; None if none is."""
     status: str
     """``SOLVED``, ``BELOW``, ``COMPLETE``, ``DIVERGED`` or ``INTERRUPTED``."""
     signal: int | None
@@ -73,10 +44,19 @@ class Fitted(NamedTuple):
 
 def fit(trainer: Trainer, task: Task, config: TrainConfig, directory: RunDirectory) -> Fitted:
     """Train until the task is solved, the loss is low enough, the steps are done, a number is not
-    finite, or SIGINT or SIGTERM comes; then save a checkpoint.
+    finite, or SIGINT or SIGTERM comes; then save a checkpoint, and evaluate.
 
     Continues from the newest whole checkpoint in ``directory``, if there is one. The state after a
     number of steps is the same to the bit, wherever runs were killed and resumed on the way.
+
+    In the course of training only ``task.watched`` is evaluated. Where that is the validation split, the
+    parameters with the best score are those that are returned, and on which alone the test set is read.
+
+    Args:
+      trainer: the compiled functions.
+      task: what they were made for.
+      config: resolved.
+      directory: where to write.
 
     Raises:
       InvalidValue: if the run directory cannot be written.
@@ -84,26 +64,29 @@ def fit(trainer: Trainer, task: Task, config: TrainConfig, directory: RunDirecto
       OSError: if a record cannot be written.
     """
     directory.create()
-    hparams = make_hparams(config.lr, config.grad_clip)
-    checkpoints = Checkpoints(directory.checkpoints)
+    hparams = config.hparams(task.epoch_steps(config.batch))
+    checkpoints = Checkpoints(directory.checkpoints, config.keep_checkpoints)
     state, saved = _start(trainer, checkpoints, config.seed)
     with received_signals() as received, Recorder(directory, int(state.step), config.max_steps) as recorder:
         state = trainer.advance(state, hparams, int(state.step))  # No step: only compiles.
-        status, metrics = _status_at_start(trainer, task, config, state), None
+        status = _status_at_start(trainer, task, config, state)
         while status is None:
             step = int(state.step)
             end = min(_next(step, config.log_interval), _next(step, config.checkpoint_interval), config.max_steps)
             state = trainer.advance(state, hparams, min(end, step + recorder.steps_of_next_call()))
-            step, metrics = int(state.step), None
+            step = int(state.step)
             recorder.advanced(step)
             if not state.finite:
                 status, state = DIVERGED, state._replace(finite=jnp.bool_(True))
                 break
             if step == end and (step % config.log_interval == 0 or step == config.max_steps):
-                metrics = evaluate(trainer, state)
+                metrics = trainer.evaluate(state, task.watched)
+                # A last evaluation out of turn leaves no trace in the state: the run may go on some day.
+                if step % config.log_interval == 0:
+                    state = trainer.observe(state, hparams, metrics)
                 state, train_loss = trainer.drain(state)
-                recorder.record({"train_loss": float(train_loss), **metrics})
-                status = _end_reached(task, config, step, metrics)
+                recorder.record({"train_loss": float(train_loss), **_floats(metrics)})
+                status = _end_reached(task, config, step, _floats(metrics))
             if step % config.checkpoint_interval == 0:
                 checkpoints.save(step, state)
                 saved = step
@@ -112,9 +95,30 @@ def fit(trainer: Trainer, task: Task, config: TrainConfig, directory: RunDirecto
         if saved != int(state.step):
             checkpoints.save(int(state.step), state)
     checkpoints.close()
-    signal = received[0] if status == INTERRUPTED else None
-    metrics = metrics or evaluate(trainer, state)
-    return Fitted(state, metrics, status, signal, recorder.seconds, recorder.steps_per_second)
+    picked, metrics = evaluate(trainer, task, state, hparams)
+    return Fitted(
+        state=picked,
+        best_step=int(picked.step if picked.best is None else picked.best.step),
+        metrics=metrics,
+        solved_step=next((row["step"] for row in directory.metrics() if _is_solved(task, row)), None),
+        status=status,
+        signal=received[0] if status == INTERRUPTED else None,
+        seconds=recorder.seconds,
+        steps_per_second=recorder.steps_per_second,
+    )
+
+
+def evaluate(trainer: Trainer, task: Task, state: TrainState, hparams: Hparams) -> tuple[TrainState, dict[str, float]]:
+    """The state with the parameters that count, its last or those that validation has picked, and their metrics on
+    every split."""
+    if task.score:
+        # The last parameters take part as well, whether or not an evaluation was due.
+        state = trainer.observe(state, hparams, trainer.evaluate(state, task.watched))
+    state = with_best(state)
+    metrics: dict[str, float] = {}
+    for split in task.splits:
+        metrics |= _floats(trainer.evaluate(state, split))
+    return state, metrics
 
 
 def _start(trainer: Trainer, checkpoints: Checkpoints, seed: int) -> tuple[TrainState, int | None]:
@@ -134,21 +138,25 @@ def _status_at_start(trainer: Trainer, task: Task, config: TrainConfig, state: T
     if step >= config.max_steps:
         return COMPLETE
     if step and step % config.log_interval == 0:
-        return _end_reached(task, config, step, evaluate(trainer, state))
+        return _end_reached(task, config, step, _floats(trainer.evaluate(state, task.watched)))
     return None
 
 
 def _end_reached(task: Task, config: TrainConfig, step: int, metrics: dict[str, float]) -> str | None:
     if config.stop_below is None and task.solved(metrics):
         return SOLVED
-    if config.stop_below is not None and metrics["test_loss"] < config.stop_below:
+    if config.stop_below is not None and metrics[task.monitor] < config.stop_below:
         return BELOW
     return COMPLETE if step >= config.max_steps else None
 
 
-def evaluate(trainer: Trainer, state: TrainState) -> dict[str, float]:
-    """The task's metrics on the test set."""
-    return {name: float(value) for name, value in trainer.evaluate(state.params).items()}
+def _is_solved(task: Task, row: dict) -> bool:
+    """Whether a record shows the task solved; one that was not finite was written as null."""
+    return row.get(task.monitor) is not None and task.solved(row)
+
+
+def _floats(metrics: dict) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items()}
 
 
 def _next(step: int, interval: int) -> int:

@@ -43,10 +43,14 @@ def grid_trainer(trainer: Trainer, how: Literal["auto", "vmap", "map"] = "auto")
     def advance(states, hparams, until):
         return grid(lambda state, hparams: trainer.advance(state, hparams, until), how)(states, hparams)
 
+    def evaluate(states, split):
+        return grid(lambda state: trainer.evaluate(state, split), how)(states)
+
     return Trainer(
         jax.jit(grid(trainer.init, how)),
         trainer.place,
         jax.jit(advance, donate_argnums=0),
         trainer.drain,
-        jax.jit(grid(trainer.evaluate, how)),
+        jax.jit(evaluate, static_argnums=1),
+        jax.jit(grid(trainer.observe, how)),
     )

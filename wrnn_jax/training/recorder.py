@@ -11,7 +11,6 @@ from wrnn_jax.training.rundir import RunDirectory
 
 SECONDS_A_CALL = 1.0
 """About how long one call of the device may take: the bar moves, and a signal is heeded, so often."""
-SHOWN = ("train_loss", "test_loss", "recall")
 
 
 class Recorder:
@@ -75,6 +74,6 @@ class Recorder:
         row = {"step": self._step, **metrics, "seconds": self.seconds, "steps_per_second": self.steps_per_second}
         self._directory.record(row)
         self._events.scalars(self._step, metrics)
-        shown = ", ".join(f"{name} {metrics[name]:.3g}" for name in SHOWN if name in metrics)
+        shown = ", ".join(f"{name} {value:.3g}" for name, value in metrics.items())
         self._bar.set_postfix_str(shown, refresh=False)
         tqdm.write(f"step {self._step}: {shown}")

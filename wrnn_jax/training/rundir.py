@@ -9,17 +9,17 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from wrnn_jax.validation import InvalidValue
+from wrnn_jax.validation import InvalidValue, require
 
 UNCHANGING = frozenset(
-    {"max_steps", "stop_below", "log_interval", "checkpoint_interval"}
-    | {"logdir", "resume", "preset", "eval_only", "backend"}
+    {"max_steps", "epochs", "stop_below", "log_interval", "checkpoint_interval", "keep_checkpoints"}
+    | {"logdir", "resume", "preset", "eval_only", "backend", "data_dir"}
 )
 """Fields that do not change what a step computes, up to rounding: a resumed run may have others than before."""
 
@@ -29,7 +29,9 @@ class RunDirectory:
 
     Args:
       path: the folder; made if it is not there.
-      config: the run's config, a dataclass of dataclasses.
+      experiment: its name.
+      config: the run's config, a dataclass of dataclasses, of which the section ``run`` is not the run's own.
+      unchanging: fields in which a resumed run may differ from before.
       resume: whether to continue what the folder holds; an empty one is then as good as a new one, so
         that one command can begin a run and continue it.
 
@@ -38,19 +40,24 @@ class RunDirectory:
         field that matters, or other files than a run's.
     """
 
-    def __init__(self, path: Path, config: Any, resume: bool):
+    def __init__(
+        self, path: Path, experiment: str, config: Any, resume: bool, unchanging: Collection[str] = UNCHANGING
+    ):
         self.path = path.absolute()
         self.checkpoints = self.path / "checkpoints"
         self.figures = self.path / "figures"
         config = _plain(config)
         stored = self._stored_config()
         if stored is not None:
-            _require_same(stored, config, self.path)
+            of_what = stored.get("experiment")
+            require(of_what == experiment, "logdir", str(path), f"a run of {experiment}: it holds one of {of_what}")
+            _require_same(stored["config"], config, self.path, unchanging)
             if not resume and any(self.checkpoints.glob("[0-9]*")):
                 raise InvalidValue("logdir", str(path), "an empty folder, or go with --resume: it holds a run already")
         elif self.path.is_dir() and any(self.path.iterdir()):
             raise InvalidValue("logdir", str(path), "a run's folder or an empty one: it holds other files")
         self._about = {
+            "experiment": experiment,
             "config": config,
             "versions": _versions(),
             "device": device(),
@@ -90,14 +97,21 @@ class RunDirectory:
         write_atomically(self.path / "summary.json", _json(summary, indent=2))
 
     def _stored_config(self) -> dict[str, Any] | None:
-        file = self.path / "config.json"
-        if not file.exists():
-            return None
-        try:
-            return json.loads(file.read_text())["config"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            allowed = f"a run's folder: its config.json is unreadable ({error})"
-            raise InvalidValue("logdir", str(self.path), allowed) from error
+        return read_config(self.path) if (self.path / "config.json").exists() else None
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A run's ``config.json``: ``experiment``, ``config`` and what else it says.
+
+    Raises:
+      InvalidValue: if there is none, or it cannot be read.
+    """
+    try:
+        about = json.loads((path / "config.json").read_text())
+        flat(about["config"])
+    except (OSError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise InvalidValue("logdir", str(path), f"a run's folder: its config.json is unreadable ({error})") from error
+    return about
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -127,15 +141,17 @@ def write_atomically(path: Path, text: str) -> None:
     beside.replace(path)
 
 
-def _require_same(stored: Mapping[str, Any], config: Mapping[str, Any], path: Path) -> None:
+def _require_same(
+    stored: Mapping[str, Any], config: Mapping[str, Any], path: Path, unchanging: Collection[str]
+) -> None:
     """Raise for the first field that differs and matters."""
-    before, now = _flat(stored), _flat(config)
+    before, now = flat(stored), flat(config)
     for field in sorted(before.keys() | now.keys()):
-        if field not in UNCHANGING and before.get(field) != now.get(field):
+        if field not in unchanging and before.get(field) != now.get(field):
             raise InvalidValue(field, now.get(field), f"{before.get(field)!r}, as in the run that {path} holds")
 
 
-def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+def flat(config: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of all sections; their names are unique, as they are flags."""
     return {field: value for section in config.values() for field, value in section.items()}
 

@@ -1,0 +1,280 @@
+"""An experiment: a task as flags, trained into a run directory."""
+
+import dataclasses
+import json
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments import cli
+from experiments.presets import Preset
+from wrnn_jax import models
+from wrnn_jax.models import Model, count_parameters
+from wrnn_jax.tasks import Source, Task
+from wrnn_jax.training import fit as fitting
+from wrnn_jax.training.checkpoint import Checkpoints
+from wrnn_jax.training.loop import Trainer, TrainState, batch_devices, make_trainer
+from wrnn_jax.training.rundir import UNCHANGING, RunDirectory, device
+from wrnn_jax.typing import Array, Params
+from wrnn_jax.validation import require, require_choice
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FAILURE = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Where the run is kept, and whether it goes on from what is there."""
+
+    logdir: str | None = None
+    """The run directory (if not given: a readable name below runs/)."""
+    resume: bool = False
+    """Continue the run that the run directory holds, from its newest whole checkpoint; begin it if there is none."""
+    preset: str | None = None
+    """Defaults from the paper, see --list-presets. Flags given beside it win."""
+    list_presets: bool = False
+    """Only print the presets: a command for each published row."""
+    eval_only: bool = False
+    """Only evaluate the newest whole checkpoint of the run directory, and print its metrics."""
+
+
+class Example(NamedTuple):
+    """One unseen sequence, and what a network makes of it."""
+
+    inputs: np.ndarray
+    """``(T, D)``"""
+    outputs: np.ndarray
+    """``(T, O)``, or ``(O,)`` of the last step."""
+    targets: np.ndarray
+    """Of the task."""
+    hidden: np.ndarray
+    """``(T, C, N)``"""
+    fixed: Mapping[str, np.ndarray]
+    """The run's own of the task's source, such as a permutation."""
+
+
+class Experiment(NamedTuple):
+    """``python3 -m experiments.<name>``.
+
+    ==========================  ================================================================
+    ``config``                  a dataclass with sections ``task``, ``model``, ``train``, ``run``
+    ``make_task(config.task)``  -> the task
+    ``stem(config.task)``       -> how the name of a run's folder begins
+    ``draw(config, example)``   -> the figure of an example
+    ``presets``                 settings from the paper
+    ==========================  ================================================================
+    """
+
+    name: str
+    config: type
+    make_task: Callable[[Any], Task]
+    stem: Callable[[Any], str]
+    draw: Callable[[Any, Example], "Figure"]
+    presets: Mapping[str, Preset]
+
+    @property
+    def program(self) -> str:
+        """As one types it."""
+        return f"python3 -m experiments.{self.name}"
+
+
+class Parts(NamedTuple):
+    """What a config stands for, on this machine."""
+
+    config: Any
+    """With nothing left open."""
+    task: Task
+    model: Model
+    trainer: Trainer
+
+
+def run_from_command_line(experiment: Experiment, arguments: list[str] | None = None) -> None:
+    """Run one experiment from command-line arguments, and exit."""
+
+    def refine(config: Any) -> Any:
+        if config.run.preset is None:
+            return None
+        require_choice("preset", config.run.preset, experiment.presets)
+        return experiment.presets[config.run.preset].apply(config)
+
+    cli.main(experiment.program, experiment.config, lambda config: _act(experiment, config), arguments, refine)
+
+
+def _act(experiment: Experiment, config: Any) -> int:
+    if config.run.list_presets:
+        for name, preset in experiment.presets.items():
+            print(f"{name}: {preset.summary}")
+            for flags in preset.rows:
+                print(f"  {experiment.program} --preset {name} {flags}")
+        return 0
+    return run(experiment, config)
+
+
+def assemble(experiment: Experiment, config: Any) -> Parts:
+    """The task, model and trainer of a config, and what ``auto`` and flags that were not given come to here."""
+    task = experiment.make_task(config.task)
+    batch = config.train.batch
+    model_config = models.with_backend_chosen(
+        config.model, task.outputs, batch // len(batch_devices(jax.devices(), batch))
+    )
+    model = models.build(model_config, task.input_size, task.output_size, task.outputs)
+    trainer = make_trainer(model, task, batch, schedule=config.train.schedule)
+    train = config.train.resolved(task.epoch_steps(batch))
+    return Parts(dataclasses.replace(config, model=model_config, train=train), task, model, trainer)
+
+
+def run(experiment: Experiment, config: Any, command: str | None = None) -> int:
+    """Train, or only evaluate; write the run directory; say what came of it; return the exit code.
+
+    Args:
+      experiment: which.
+      config: its config.
+      command: what one would type to run it again; if not given, what was typed.
+    """
+    default = Path("runs") / experiment.name / readable_name(experiment.stem(config.task), config)
+    logdir = Path(config.run.logdir or default)
+    config, task, model, trainer = parts = assemble(experiment, config)
+    # Where evaluations leave a trace in the state, a resumed run must have them at the same steps.
+    traceless = task.score is None and config.train.schedule != "plateau"
+    unchanging = UNCHANGING if traceless else UNCHANGING - {"log_interval"}
+    goes_on = config.run.resume or config.run.eval_only
+    directory = RunDirectory(logdir, experiment.name, config, goes_on, unchanging)
+    if config.run.eval_only:
+        return _evaluate_only(parts, directory)
+    parameters = count_parameters(jax.eval_shape(model.init, jax.random.key(0)))
+    print(f"{config.model.model}, {parameters:,} parameters, in {directory.path}")
+    fitted = fitting.fit(trainer, task, config.train, directory)
+    directory.summarise(_summary(experiment.name, parts, fitted, parameters))
+    for stem, figure in figures(experiment, parts, fitted.state, directory.metrics()).items():
+        figure.savefig(directory.figures / f"{stem}.png", dpi=150)
+    if command is None:
+        flags = [flag for flag in sys.argv[1:] if flag != "--resume"]
+        command = shlex.join([*experiment.program.split(), *flags])
+    return _report(parts, fitted, directory, command)
+
+
+def readable_name(stem: str, config: Any) -> str:
+    """A run's folder name: the task's own part, model, size, learning rate, clip, seed, and whatever
+    else is not as it is by default."""
+    model, train = config.model, config.train
+    parts = [stem, model.model, f"n{model.n_hid}", f"c{model.n_ch}", f"lr{train.lr:g}", f"clip{train.grad_clip:g}"]
+    usual = {config.task: type(config.task)(), model: type(model)(model=model.model), train: type(train)()}
+    named = {"T", "dataset", "n_hid", "n_ch", "lr", "grad_clip", "seed", *UNCHANGING}
+    for section, default in usual.items():
+        for field in dataclasses.fields(section):
+            value = getattr(section, field.name)
+            if field.name not in named and value != getattr(default, field.name):
+                parts.append(f"{field.name}-{value}".replace("_", "-"))
+    return "_".join([*parts, f"seed{train.seed}"])
+
+
+def example(parts: Parts, params: Params, fixed: Mapping[str, Array], index: int = 0) -> Example:
+    """What the network makes of a sequence of the test set; ``fixed`` is the run's own of the task's source."""
+
+    @jax.jit
+    def look(params: Params, source: Source, indices: Array) -> tuple[Array, ...]:
+        inputs, targets = parts.task.splits["test"].examples(source, indices)
+        return inputs, parts.model.apply(params, inputs), targets, parts.model.hidden(params, inputs)
+
+    # On one device: one sequence is not to be shared.
+    given = params, Source(parts.task.source.data, fixed), np.array([index])
+    seen = (np.asarray(array[0]) for array in look(*jax.device_put(given, jax.devices()[0])))
+    return Example(*seen, fixed=jax.tree.map(np.asarray, fixed))
+
+
+def figures(experiment: Experiment, parts: Parts, state: TrainState, rows: list[dict]) -> dict[str, "Figure"]:
+    """The task with the model's answer, the training curve, and the waves, of one unseen sequence."""
+    from wrnn_jax.analysis import plots  # Not before: training need not wait for matplotlib.
+
+    seen = example(parts, state.params, state.fixed)
+    name = f"{parts.config.model.model}, {experiment.stem(parts.config.task)}"
+    return {
+        "task": experiment.draw(parts.config, seen),
+        "training": plots.training_curves({name: [rows]}, plots.PANELS[experiment.name], baselines=parts.task.chance),
+        "waves": plots.hidden_waves(seen.hidden, inputs=seen.inputs, title=f"Hidden state, {name}"),
+    }
+
+
+def _summary(name: str, parts: Parts, fitted: fitting.Fitted, parameters: int) -> dict[str, Any]:
+    """``summary.json``: what was trained, how, and what came of it."""
+    config, task = parts.config, parts.task
+    model = dataclasses.asdict(config.model)
+    steps = int(fitted.state.step)
+    epoch_steps = task.epoch_steps(config.train.batch)
+    return {
+        "task": name,
+        **{field: value for field, value in dataclasses.asdict(config.task).items() if field != "data_dir"},
+        **task.notes,
+        **{field: value for field, value in model.items() if not field.startswith("freeze") or value},
+        "params": parameters,
+        "steps": steps,
+        "max_steps": config.train.max_steps,
+        **({} if epoch_steps is None else {"epochs": config.train.epochs, "epochs_done": steps / epoch_steps}),
+        "status": fitted.status,
+        **fitted.metrics,
+        "solved_step": fitted.solved_step,
+        **({} if task.score is None else {"best_step": fitted.best_step}),
+        **{f"memoryless_{metric.split('_', 1)[-1]}": value for metric, value in task.chance.items()},
+        "lr": config.train.lr,
+        "grad_clip": config.train.grad_clip,
+        "schedule": config.train.schedule,
+        "lr_factor": config.train.lr_factor,
+        "lr_period": config.train.lr_period,
+        "batch": config.train.batch,
+        "seed": config.train.seed,
+        "device": device(),
+        "seconds": round(fitted.seconds, 2),
+        "steps_per_second": fitted.steps_per_second,
+    }
+
+
+def _evaluate_only(parts: Parts, directory: RunDirectory) -> int:
+    state = restore(parts, directory.path)
+    hparams = parts.config.train.hparams(parts.task.epoch_steps(parts.config.train.batch))
+    print(json.dumps({"step": int(state.step), **fitting.evaluate(parts.trainer, parts.task, state, hparams)[1]}))
+    return 0
+
+
+def restore(parts: Parts, path: Path) -> TrainState:
+    """The state of the newest whole checkpoint of a run.
+
+    Raises:
+      InvalidValue: if there is none.
+      CheckpointError: if none can be read.
+    """
+    allowed = "a run's folder with a checkpoint"
+    require((path / "checkpoints").is_dir(), "logdir", str(path), allowed)
+    checkpoints = Checkpoints(path / "checkpoints")
+    state, notes = checkpoints.restore(parts.trainer.init(parts.config.train.seed))
+    checkpoints.close()
+    for note in notes:
+        print(note, file=sys.stderr)
+    require(state is not None, "logdir", str(path), allowed)
+    return parts.trainer.place(state)
+
+
+def _report(parts: Parts, fitted: fitting.Fitted, directory: RunDirectory, command: str) -> int:
+    """One line on the result, one on how it ended and what can be done next."""
+    task, step = parts.task, int(fitted.state.step)
+    metrics = ", ".join(f"{name} {value:.4g}" for name, value in fitted.metrics.items())
+    picked = f", parameters of step {fitted.best_step}" if fitted.best_step != step else ""
+    print(f"step {step}{picked}: {metrics} (who remembers nothing: {task.monitor} {task.chance[task.monitor]:.4g})")
+    loss = fitted.metrics[task.monitor]
+    endings = {
+        fitting.SOLVED: f"solved: stopped at step {step}; to train all steps: {command} --resume --stop-below 0",
+        fitting.BELOW: f"{task.monitor} {loss:.3g} is below --stop-below: stopped at step {step}",
+        fitting.COMPLETE: f"all {step} steps done",
+        fitting.DIVERGED: f"diverged: step {step + 1} is not finite; the state of step {step} is saved",
+        fitting.INTERRUPTED: f"interrupted at step {step}, saved; to continue: {command} --resume",
+    }
+    print(f"{endings[fitted.status]}\n{directory.path}")
+    if fitted.signal is not None:
+        return 128 + fitted.signal
+    return FAILURE if fitted.status == fitting.DIVERGED else 0

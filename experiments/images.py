@@ -1,0 +1,58 @@
+"""What the three image experiments share: loading the images, epochs, and the picture of an example."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from experiments.experiment import Example
+from wrnn_jax import datasets
+from wrnn_jax.datasets import Images
+from wrnn_jax.tasks import Task
+from wrnn_jax.tasks.images import ImageConfig
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CLASSES = {
+    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+}
+"""Names of classes that are not digits."""
+
+
+def loading(make_task: Callable[[Any, Images], Task]) -> Callable[[Any], Task]:
+    """``Experiment.make_task`` of a task that is made of images."""
+
+    def load(config: ImageConfig) -> Task:
+        data_dir = None if config.data_dir is None else Path(config.data_dir)
+        return make_task(config, datasets.load(config.dataset, data_dir))
+
+    return load
+
+
+def draw_pixels(config: Any, example: Example) -> "Figure":
+    """An image, its pixels in the order that the network sees, and the answer."""
+    order = example.fixed["permutation"] if "permutation" in example.fixed else np.arange(len(example.inputs))
+    flat = np.empty_like(example.inputs)
+    flat[order] = example.inputs
+    side = math.isqrt(len(flat))
+    return _draw(config, example, flat.reshape(side, side, -1), order=order if "permutation" in example.fixed else None)
+
+
+def draw_rows(config: Any, example: Example) -> "Figure":
+    """An image, its rows one after another, and the answer."""
+    colors = 3 if config.task.dataset == "cifar10" else 1
+    side = example.inputs.shape[-1] // colors
+    return _draw(config, example, example.inputs[:side].reshape(side, side, colors), by_rows=True)
+
+
+def _draw(config: Any, example: Example, image: np.ndarray, **options: Any) -> "Figure":
+    from wrnn_jax.analysis import plots
+
+    classes = CLASSES.get(config.task.dataset, tuple(str(digit) for digit in range(10)))
+    probabilities = np.asarray(jax.nn.softmax(example.outputs))
+    image = image.squeeze(-1) if image.shape[-1] == 1 else image
+    return plots.image_example(image, probabilities, int(example.targets), classes=classes, **options)

@@ -1,0 +1,36 @@
+"""Noisy sequential CIFAR-10: python -m experiments.nscifar10"""
+
+import dataclasses
+from functools import partial
+
+from tyro.conf import OmitArgPrefixes
+
+from experiments import images, presets
+from experiments.experiment import Experiment, RunConfig, run_from_command_line
+from wrnn_jax.models import ImageModelConfig
+from wrnn_jax.tasks import NoisyRowsConfig, noisy_rows_task
+from wrnn_jax.training.config import EpochsConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Train a recurrent network to name an image from its rows, one a step, after a long noise."""
+
+    task: OmitArgPrefixes[NoisyRowsConfig]
+    model: OmitArgPrefixes[ImageModelConfig]
+    train: OmitArgPrefixes[EpochsConfig]
+    run: OmitArgPrefixes[RunConfig]
+
+
+EXPERIMENT = Experiment(
+    "nscifar10",
+    Config,
+    images.loading(noisy_rows_task),
+    lambda task: f"{task.dataset}_T{task.T}",
+    images.draw_rows,
+    presets.NSCIFAR10,
+)
+main = partial(run_from_command_line, EXPERIMENT)
+
+if __name__ == "__main__":
+    main()

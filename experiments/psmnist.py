@@ -1,0 +1,31 @@
+"""Permuted sequential MNIST: python -m experiments.psmnist"""
+
+import dataclasses
+from functools import partial
+
+from tyro.conf import OmitArgPrefixes
+
+from experiments import images, presets
+from experiments.experiment import Experiment, RunConfig, run_from_command_line
+from wrnn_jax.models import ImageModelConfig
+from wrnn_jax.tasks import PermutedConfig, permuted_task
+from wrnn_jax.training.config import EpochsConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Train a recurrent network to name a digit from its pixels in one random order."""
+
+    task: OmitArgPrefixes[PermutedConfig]
+    model: OmitArgPrefixes[ImageModelConfig]
+    train: OmitArgPrefixes[EpochsConfig]
+    run: OmitArgPrefixes[RunConfig]
+
+
+EXPERIMENT = Experiment(
+    "psmnist", Config, images.loading(permuted_task), lambda task: task.dataset, images.draw_pixels, presets.PSMNIST
+)
+main = partial(run_from_command_line, EXPERIMENT)
+
+if __name__ == "__main__":
+    main()

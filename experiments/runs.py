@@ -1,0 +1,76 @@
+"""Runs that are there already: from a run directory back to its config, network and states."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple, get_type_hints
+
+from experiments import adding, copy, nscifar10, psmnist, smnist
+from experiments.experiment import Experiment, Parts, assemble, readable_name
+from wrnn_jax.training.rundir import read_config, read_metrics
+from wrnn_jax.validation import InvalidValue
+
+EXPERIMENTS = {
+    module.EXPERIMENT.name: module.EXPERIMENT for module in (copy, adding, smnist, psmnist, nscifar10)
+}
+
+
+class Run(NamedTuple):
+    """A run directory, read."""
+
+    path: Path
+    experiment: Experiment
+    config: Any
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Of its ``metrics.jsonl``."""
+        return read_metrics(self.path)
+
+    @property
+    def short_name(self) -> str:
+        """Model and task."""
+        return f"{self.config.model.model}, {self.experiment.stem(self.config.task)}"
+
+    @property
+    def long_name(self) -> str:
+        """All settings that are not as by default, without the seed."""
+        return readable_name(self.experiment.stem(self.config.task), self.config).rsplit("_seed", 1)[0]
+
+    def parts(self) -> Parts:
+        """Its task, model and trainer."""
+        return assemble(self.experiment, self.config)
+
+
+def open_run(path: Path) -> Run:
+    """What a run directory holds.
+
+    Raises:
+      InvalidValue: if it is none, or its config is not one of this version.
+    """
+    about = read_config(path)
+    experiment = EXPERIMENTS.get(about.get("experiment"))
+    if experiment is None:
+        raise InvalidValue("runs", str(path), f"a run of {', '.join(EXPERIMENTS)}, not of {about.get('experiment')}")
+    try:
+        sections = {
+            name: section(**about["config"][name]) for name, section in get_type_hints(experiment.config).items()
+        }
+    except (TypeError, KeyError) as error:
+        raise InvalidValue("runs", str(path), f"a run of this version ({error})") from error
+    return Run(path, experiment, experiment.config(**sections))
+
+
+def grouped(runs: list[Run]) -> dict[str, list[Run]]:
+    """Runs that differ in nothing but the seed together, by their short name where that tells the groups apart."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(f"{run.experiment.name} {run.long_name}", []).append(run)
+    short = [members[0].short_name for members in groups.values()]
+    if len(set(short)) == len(groups):
+        return dict(zip(short, groups.values(), strict=True))
+    return {members[0].long_name: members for members in groups.values()}
+
+
+def with_logdir(config: Any, logdir: Path, **run: Any) -> Any:
+    """The config of a run in that folder."""
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, logdir=str(logdir), **run))

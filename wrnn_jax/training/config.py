@@ -1,0 +1,124 @@
+"""How to train, as flags: in optimiser steps, or in epochs where there are any."""
+
+from dataclasses import dataclass, replace
+
+from wrnn_jax.training.optimizer import SCHEDULES, Hparams, make_hparams
+from wrnn_jax.validation import (
+    InvalidValue,
+    require,
+    require_choice,
+    require_integer,
+    require_nonnegative,
+    require_positive,
+)
+
+LR_FACTORS = {"step": 10.0, "exponential": 1 / 0.97, "one-cycle": 25.0, "plateau": 10.0}
+"""The factor of the schedules that have one, if none is given."""
+PATIENCE = 10.0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train."""
+
+    lr: float = 1e-3
+    """Adam's learning rate."""
+    batch: int = 128
+    """Sequences in a batch."""
+    max_steps: int | None = 60_000
+    """Optimiser steps, if nothing ends the run earlier."""
+    grad_clip: float = 1.0
+    """Largest global norm of a gradient; 0 = off."""
+    schedule: str = "constant"
+    """Of the learning rate: constant | step | exponential | cosine | one-cycle | plateau."""
+    lr_factor: float | None = None
+    """What the schedule divides by, above 1 (if not given: 10; exponential 1/0.97; one-cycle 25)."""
+    lr_period: float | None = None
+    """Steps from one division to the next, or for cosine and one-cycle to the end (if not given: the whole run);
+    for plateau: evaluations without improvement (if not given: 10). Epochs, not steps, where there are epochs."""
+    seed: int = 0
+    """Seed of the parameters' start and of the training data."""
+    log_interval: int | None = 100
+    """Steps between two evaluations, each a row of metrics."""
+    checkpoint_interval: int | None = 500
+    """Steps between two checkpoints."""
+    keep_checkpoints: int = 3
+    """The newest checkpoints that are kept; 0 = all."""
+    stop_below: float | None = None
+    """Stop once the watched loss is below this. If not given: once the task is solved; 0 = never."""
+
+    def __post_init__(self):
+        require_positive("lr", self.lr)
+        require_integer("batch", self.batch, at_least=1)
+        if self.max_steps is not None:
+            require_integer("max_steps", self.max_steps, at_least=0)
+        require_nonnegative("grad_clip", self.grad_clip)
+        require_choice("schedule", self.schedule, SCHEDULES)
+        if self.lr_factor is not None:
+            has_one = ", ".join(LR_FACTORS)
+            require(self.schedule in LR_FACTORS, "lr_factor", self.lr_factor, f"left out: only for {has_one}")
+            require_positive("lr_factor", self.lr_factor)
+            require(self.lr_factor > 1, "lr_factor", self.lr_factor, "above 1: the learning rate is divided by it")
+        if self.lr_period is not None:
+            require(self.schedule != "constant", "lr_period", self.lr_period, "left out for a constant schedule")
+            require_positive("lr_period", self.lr_period)
+        needs_period = self.schedule in ("step", "exponential") and self.lr_period is None
+        require(not needs_period, "lr_period", self.lr_period, f"given for --schedule {self.schedule}")
+        require_integer("seed", self.seed, at_least=0)
+        for field in ("log_interval", "checkpoint_interval"):
+            if getattr(self, field) is not None:
+                require_integer(field, getattr(self, field), at_least=1)
+        require_integer("keep_checkpoints", self.keep_checkpoints, at_least=0)
+        if self.stop_below is not None:
+            require_nonnegative("stop_below", self.stop_below)
+
+    def resolved(self, epoch_steps: int | None) -> "TrainConfig":
+        """The config with nothing left open: what was not given is what it stands for.
+
+        Args:
+          epoch_steps: optimiser steps of an epoch; None where there are no epochs.
+        """
+        whole_run = self.max_steps / (epoch_steps or 1)
+        periods = {"cosine": max(whole_run, 1.0), "one-cycle": max(whole_run, 1.0), "plateau": PATIENCE}
+        return replace(
+            self,
+            lr_factor=self.lr_factor or LR_FACTORS.get(self.schedule),
+            lr_period=self.lr_period or periods.get(self.schedule),
+        )
+
+    def hparams(self, epoch_steps: int | None) -> Hparams:
+        """The traced hyper-parameters of a resolved config."""
+        if self.schedule == "constant":
+            return make_hparams(self.lr, self.grad_clip)
+        in_steps = 1 if self.schedule == "plateau" else epoch_steps or 1
+        return make_hparams(self.lr, self.grad_clip, self.lr_factor, self.lr_period * in_steps)
+
+
+@dataclass(frozen=True)
+class EpochsConfig(TrainConfig):
+    """How to train on a set that epochs go through."""
+
+    epochs: int = 120
+    """Times through the training set."""
+    max_steps: int | None = None
+    """Optimiser steps, where the run is to end before those epochs."""
+    log_interval: int | None = None
+    """Steps between two evaluations on the validation set, each a row of metrics (if not given: an epoch)."""
+    checkpoint_interval: int | None = None
+    """Steps between two checkpoints (if not given: an epoch)."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        require_integer("epochs", self.epochs, at_least=0)
+
+    def resolved(self, epoch_steps: int | None) -> "EpochsConfig":
+        if epoch_steps is None:
+            raise InvalidValue("epochs", self.epochs, "left out: the task has none")
+        steps = self.epochs * epoch_steps
+        in_steps = replace(
+            self,
+            max_steps=steps if self.max_steps is None else min(steps, self.max_steps),
+            log_interval=self.log_interval or epoch_steps,
+            checkpoint_interval=self.checkpoint_interval or epoch_steps,
+        )
+        return super(EpochsConfig, in_steps).resolved(epoch_steps)
