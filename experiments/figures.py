@@ -110,10 +110,20 @@ def one_example(runs: list[Run], config: Config) -> "Figure":
 
 
 def parameters(runs: list[Run], config: Config) -> "Figure":
-    """The number of parameters against psMNIST accuracy."""
-    from wrnn_jax.report import parameters_figure
+    """The number of parameters against psMNIST accuracy: the paper's, and the mean over seeds of ours."""
+    from wrnn_jax.analysis import plots
+    from wrnn_jax.report.published import TABLE_2
 
-    return parameters_figure([run.path for run in runs])
+    task = "psmnist"
+    require({run.experiment.name for run in runs} == {task}, "runs", str(runs[0].path), "runs of psmnist alone")
+    ours = []
+    for name, members in grouped(runs).items():
+        summaries = [run.summary for run in members]
+        accuracy = 100 * float(np.mean([summary["test_acc"] for summary in summaries]))
+        note = f"{summaries[0]['epochs_done']:.3g} epochs"
+        ours.append(plots.Point(name, summaries[0]["params"], accuracy, note))
+    published = [plots.Point(row.name, row.params, 100 * row.accuracy[task]) for row in TABLE_2]
+    return plots.parameters_figure(published, ours)
 
 
 def speeds(runs: list[Run], config: Config) -> "Figure":

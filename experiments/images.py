@@ -35,24 +35,27 @@ def loading(make_task: Callable[[Any, Images], Task]) -> Callable[[Any], Task]:
 
 def draw_pixels(config: Any, example: Example) -> "Figure":
     """An image, its pixels in the order that the network sees, and the answer."""
-    order = example.fixed["permutation"] if "permutation" in example.fixed else np.arange(len(example.inputs))
-    flat = np.empty_like(example.inputs)
-    flat[order] = example.inputs
+    order = example.fixed.get("permutation")
+    flat = example.inputs if order is None else example.inputs[np.argsort(order)]
     side = math.isqrt(len(flat))
-    return _draw(config, example, flat.reshape(side, side, -1), order=order if "permutation" in example.fixed else None)
+    seen = "pixel by pixel" if order is None else "pixel by pixel, permuted"
+    return _draw(config, example, flat.reshape(side, side, -1), example.inputs, seen)
 
 
 def draw_rows(config: Any, example: Example) -> "Figure":
     """An image, its rows one after another, and the answer."""
     colors = 3 if config.task.dataset == "cifar10" else 1
     side = example.inputs.shape[-1] // colors
-    return _draw(config, example, example.inputs[:side].reshape(side, side, colors), by_rows=True)
+    rows = example.inputs[:side]
+    return _draw(
+        config, example, rows.reshape(side, side, colors), rows, f"row by row, before {config.task.T - side} of noise"
+    )
 
 
-def _draw(config: Any, example: Example, image: np.ndarray, **options: Any) -> "Figure":
+def _draw(config: Any, example: Example, image: np.ndarray, sequence: np.ndarray, seen: str) -> "Figure":
     from wrnn_jax.analysis import plots
 
-    classes = CLASSES.get(config.task.dataset, tuple(str(digit) for digit in range(10)))
+    classes = CLASSES.get(config.task.dataset, plots.DIGITS)
     probabilities = np.asarray(jax.nn.softmax(example.outputs))
     image = image.squeeze(-1) if image.shape[-1] == 1 else image
-    return plots.image_example(image, probabilities, int(example.targets), classes=classes, **options)
+    return plots.image_example(image, sequence, probabilities, int(example.targets), seen=seen, classes=classes)

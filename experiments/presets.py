@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from wrnn_jax.report.published import ABLATION_T, ADDING_T, COPY_BEST, COPY_T, EPOCHS, EPOCHS_IRNN_PSMNIST, STEPS
 from wrnn_jax.validation import require, require_choice
 
 
@@ -26,15 +27,6 @@ class Preset(NamedTuple):
     rows: tuple[str, ...]
 
 
-COPY_T = (0, 10, 30, 80, 480)
-COPY_BEST = {
-    ("wrnn", 100): {"lr": (1e-3, 1e-3, 1e-3, 1e-3, 1e-4), "grad_clip": (1.0, 0.0, 0.0, 1.0, 1.0)},
-    ("irnn", 100): {"lr": (1e-3, 1e-3, 1e-4, 1e-4, 1e-4), "grad_clip": (10.0, 1.0, 1.0, 1.0, 10.0)},
-    ("irnn", 625): {"lr": (1e-3, 1e-4, 1e-4, 1e-4, 1e-4), "grad_clip": (1.0, 10.0, 1.0, 1.0, 1.0)},
-}
-"""Best learning rate and clip by (model, neurons a channel), a value for each T (appendix)."""
-ADDING_T = (100, 200, 400, 700, 1000)
-ABLATION_T = COPY_T[:4]
 ABLATION = {
     "wrnn": {"model": "wrnn"},
     "wrnn-no-v": {"model": "wrnn", "encoder_init": "dense"},
@@ -45,7 +37,6 @@ ABLATION = {
     "irnn-shift-v": {"model": "irnn-shift-sparse"},
 }
 """The rows of Table 4, as flags of the model."""
-STEPS = 60_000
 
 
 def _train(config: Any, **settings: Any) -> Any:
@@ -112,7 +103,7 @@ def paper_nscifar10(config: Any) -> Any:
     require(config.task.dataset == "cifar10", "dataset", config.task.dataset, "cifar10 for --preset paper")
     if config.model.model == "irnn":
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, n_hid=529))
-    config = _train(config, lr=1e-4, grad_clip=1.0, epochs=120, schedule="step", lr_factor=10.0, lr_period=100.0)
+    config = _train(config, lr=1e-4, grad_clip=1.0, epochs=EPOCHS, schedule="step", lr_factor=10.0, lr_period=100.0)
     return dataclasses.replace(config, train=dataclasses.replace(config.train, batch=256))
 
 
@@ -140,12 +131,14 @@ _OF_GRID = "(lr, clip and schedule ours, from the paper's grid)"
 _MNIST_MODELS = tuple(f"--model {model}" for model in ("wrnn", "wrnn-mlp", "irnn"))
 SMNIST = {
     "paper": Preset(
-        f"Table 2, sMNIST {_OF_GRID}", paper_mnist({"wrnn": 120, "wrnn-mlp": 120, "irnn": 120}), _MNIST_MODELS
+        f"Table 2, sMNIST {_OF_GRID}", paper_mnist({"wrnn": EPOCHS, "wrnn-mlp": EPOCHS, "irnn": EPOCHS}), _MNIST_MODELS
     )
 }
 PSMNIST = {
     "paper": Preset(
-        f"Table 2, psMNIST {_OF_GRID}", paper_mnist({"wrnn": 120, "wrnn-mlp": 120, "irnn": 250}), _MNIST_MODELS
+        f"Table 2, psMNIST {_OF_GRID}",
+        paper_mnist({"wrnn": EPOCHS, "wrnn-mlp": EPOCHS, "irnn": EPOCHS_IRNN_PSMNIST}),
+        _MNIST_MODELS,
     )
 }
 NSCIFAR10 = {"paper": Preset(f"Table 3, nsCIFAR10 {_OF_GRID}", paper_nscifar10, ("--model wrnn", "--model irnn"))}

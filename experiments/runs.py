@@ -1,17 +1,14 @@
 """Runs that are there already: from a run directory back to its config, network and states."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
 from experiments import adding, copy, nscifar10, psmnist, smnist
 from experiments.experiment import Experiment, Parts, assemble, readable_name
-from wrnn_jax.training.rundir import read_config, read_metrics
+from wrnn_jax.training.rundir import read_config, read_metrics, read_summary
 from wrnn_jax.validation import InvalidValue
 
-EXPERIMENTS = {
-    module.EXPERIMENT.name: module.EXPERIMENT for module in (copy, adding, smnist, psmnist, nscifar10)
-}
+EXPERIMENTS = {module.EXPERIMENT.name: module.EXPERIMENT for module in (copy, adding, smnist, psmnist, nscifar10)}
 
 
 class Run(NamedTuple):
@@ -25,6 +22,15 @@ class Run(NamedTuple):
     def rows(self) -> list[dict[str, Any]]:
         """Of its ``metrics.jsonl``."""
         return read_metrics(self.path)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Its ``summary.json``.
+
+        Raises:
+          InvalidValue: if there is none, or it cannot be read.
+        """
+        return read_summary(self.path)
 
     @property
     def short_name(self) -> str:
@@ -69,8 +75,3 @@ def grouped(runs: list[Run]) -> dict[str, list[Run]]:
     if len(set(short)) == len(groups):
         return dict(zip(short, groups.values(), strict=True))
     return {members[0].long_name: members for members in groups.values()}
-
-
-def with_logdir(config: Any, logdir: Path, **run: Any) -> Any:
-    """The config of a run in that folder."""
-    return dataclasses.replace(config, run=dataclasses.replace(config.run, logdir=str(logdir), **run))

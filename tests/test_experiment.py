@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import struct
 import sys
@@ -75,7 +76,13 @@ def rows(logdir):
         ("--backend parallel", "--backend", "parallel", "auto, scan, fused, native"),
         ("--backend native", "--backend", "native", "compiled first: python3 -m wrnn_jax.kernels.native.build"),
         ("--variant other", "--variant", "other", "paper, authors"),
-        ("--preset best", "--preset", "best", "paper"),
+        ("--preset best", "--preset", "best", "paper, ablation-wrnn"),
+        ("--encoder-init eye", "--encoder-init", "eye", "sparse, dense"),
+        ("--schedule linear", "--schedule", "linear", "constant, step, exponential, cosine, one-cycle, plateau"),
+        ("--schedule step", "--lr-period", "None", "given for --schedule step"),
+        ("--schedule step --lr-period 10 --lr-factor 0.5", "--lr-factor", "0.5", "above 1"),
+        ("--lr-period 10", "--lr-period", "10", "left out for a constant schedule"),
+        ("--keep-checkpoints -1", "--keep-checkpoints", "-1", "0 or more"),
         ("--preset paper --T 20 --n-hid 100", "--T", "20", "(0, 10, 30, 80, 480)"),
         ("--preset paper --n-hid 7", "--n-hid", "7", "[100]"),
         ("--preset paper --model srnn", "--model", "srnn", "irnn, wrnn"),
@@ -116,7 +123,8 @@ def test_help_explains_every_flag(capsys):
     text = capsys.readouterr().out
     flags = (
         "T n-hid n-ch ksize act init lr batch max-steps grad-clip log-interval model seed variant logdir resume "
-        "preset stop-below checkpoint-interval eval-only"
+        "preset list-presets stop-below checkpoint-interval keep-checkpoints eval-only schedule lr-factor lr-period "
+        "encoder-init bias-init freeze-encoder freeze-recurrence backend"
     )
     for flag in flags.split():
         assert f"--{flag}" in text
@@ -134,13 +142,17 @@ def done(tmp_path_factory):
 def test_run_directory_tells_everything(done):
     config = json.loads((done / "config.json").read_text())
     assert config["config"]["model"] == {
-        "model": "wrnn", "n_hid": 5, "n_ch": 2, "ksize": 3, "act": "relu", "init": "shift", "bias_init": "zeros",
-        "freeze_encoder": False, "freeze_recurrence": False, "backend": "fused",
+        "model": "wrnn", "n_hid": 5, "n_ch": 2, "ksize": 3, "act": "relu", "init": "shift", "encoder_init": "sparse",
+        "bias_init": "zeros", "freeze_encoder": False, "freeze_recurrence": False, "backend": "fused",
     }  # fmt: skip
     assert config["versions"]["jax"] == jax.__version__
     assert "cpu" in config["device"]
     summary = json.loads((done / "summary.json").read_text())
-    asked = "task model T params steps test_loss authors_loss recall memoryless_loss seconds steps_per_second"
+    asked = (
+        "task model T variant n_hid n_ch ksize act init encoder_init bias_init params steps max_steps status test_loss "
+        "authors_loss recall solved_step memoryless_loss lr grad_clip schedule batch seed device seconds "
+        "steps_per_second"
+    )
     assert set(asked.split()) <= summary.keys()
     assert (summary["task"], summary["model"], summary["T"], summary["steps"]) == ("copy", "wrnn", 0, 30)
     # V: 10·10 + 10; u: 2·2·3 + 2; W: 10·10 + 10.
@@ -231,6 +243,45 @@ def test_a_run_may_go_on_with_another_backend(tmp_path):
     assert [row["step"] for row in rows(tmp_path)] == [5, 10]
 
 
+@pytest.mark.parametrize(
+    "schedule", ["--schedule plateau --lr-period 1 --lr-factor 3", "--schedule cosine --lr-period 25"]
+)
+def test_a_schedule_goes_on_where_it_was(tmp_path, schedule):
+    flags = (*schedule.split(), "--log-interval", 5, "--lr", 0.03)
+    assert run("--max-steps", 30, *flags, "--logdir", tmp_path / "through") == 0
+    for steps in (7, 30):
+        assert run("--max-steps", steps, *flags, "--logdir", tmp_path / "r", "--resume") == 0
+    through, resumed = final_state(tmp_path / "through"), final_state(tmp_path / "r")
+    chex.assert_trees_all_equal((through.params, through.plateau), (resumed.params, resumed.plateau))
+    if "plateau" in schedule:
+        assert int(through.plateau.drops) > 0
+
+
+def test_what_would_change_a_schedule_is_refused_on_resume(tmp_path, capsys):
+    """The cosine ends with the run unless told otherwise; the plateau counts evaluations."""
+    flags = ("--schedule", "cosine", "--logdir", tmp_path / "cosine")
+    assert run("--max-steps", 4, *flags) == 0
+    assert "--lr-period 8.0: must be 4.0" in refusal(capsys, "--max-steps", 8, *flags, "--resume")
+    flags = ("--schedule", "plateau", "--max-steps", 4, "--logdir", tmp_path / "plateau")
+    assert run("--log-interval", 2, *flags) == 0
+    assert "--log-interval 3: must be 2" in refusal(capsys, "--log-interval", 3, *flags, "--resume")
+
+
+def test_as_many_checkpoints_are_kept_as_asked_for(tmp_path):
+    for keep, steps in ((2, [6, 8]), (0, [2, 4, 6, 8])):
+        flags = ("--max-steps", 8, "--checkpoint-interval", 2, "--keep-checkpoints", keep)
+        assert run(*flags, "--logdir", tmp_path / str(keep)) == 0
+        assert sorted(int(path.name) for path in (tmp_path / str(keep) / "checkpoints").iterdir()) == steps
+
+
+def test_a_run_of_another_experiment_is_refused(done, capsys, tmp_path):
+    folder = tmp_path / "adding"
+    shutil.copytree(done, folder)
+    config = json.loads((folder / "config.json").read_text()) | {"experiment": "adding"}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert "a run of copy: it holds one of adding" in refusal(capsys, "--logdir", folder, "--resume")
+
+
 def test_resuming_drops_records_of_steps_that_are_done_again(tmp_path):
     flags = ("--log-interval", 5, "--checkpoint-interval", 10, "--logdir", tmp_path / "r")
     assert run("--max-steps", 10, *flags) == 0
@@ -298,30 +349,6 @@ def test_a_signal_saves_and_stops(tmp_path, capsys, number):
     state = final_state(tmp_path / "r")
     assert f"interrupted at step {int(state.step)}, saved; to continue: python3 -m experiments.copy" in out
     assert json.loads((tmp_path / "r" / "summary.json").read_text())["status"] == "interrupted"
-
-
-@pytest.mark.parametrize(
-    ("T", "model", "n_hid", "lr", "clip"),
-    [
-        (480, "wrnn", 100, 1e-4, 1.0),
-        (10, "wrnn", 100, 1e-3, 0.0),
-        (80, "irnn", 100, 1e-4, 1.0),
-        (0, "irnn", 625, 1e-3, 1.0),
-    ],
-)
-def test_preset_gives_the_published_settings_and_flags_win(monkeypatch, T, model, n_hid, lr, clip):
-    def parsed(*more):
-        arguments = ["--preset", "paper", "--T", T, "--model", model, "--n-hid", n_hid, *more]
-        seen = []
-        monkeypatch.setattr(copy, "experiment", lambda config: seen.append(config) or 0)
-        with pytest.raises(SystemExit):
-            copy.main([str(argument) for argument in arguments])
-        return seen[0]
-
-    train = parsed().train
-    assert (train.lr, train.grad_clip, train.max_steps, train.batch, train.stop_below) == (lr, clip, 60_000, 128, 0.0)
-    train = parsed("--lr", 0.5, "--stop-below", 1).train
-    assert (train.lr, train.stop_below, train.grad_clip) == (0.5, 1.0, clip)
 
 
 def test_default_folder_has_a_readable_name(tmp_path, monkeypatch):

@@ -62,33 +62,29 @@ def test_adding_refuses_other_inputs():
 PROBABILITIES = np.array([0.1, 0.05, 0.6, 0.25] + [0.0] * 6)
 
 
-@pytest.mark.parametrize("permuted", [False, True])
-def test_grey_image_is_seen_pixel_by_pixel_in_order(permuted):
+def test_sequence_of_single_values_is_a_line():
     rng = np.random.default_rng(0)
-    image = rng.uniform(size=(5, 7))
-    order = rng.permutation(35) if permuted else None
-    figure = image_example(image, PROBABILITIES, 2, order=order)
+    image, sequence = rng.uniform(size=(5, 7)), rng.uniform(size=(35, 1))
+    figure = image_example(image, sequence, PROBABILITIES, 2, seen="pixel by pixel, permuted")
     draw(figure)
-    picture, sequence, answer = figure.axes
+    picture, middle, answer = figure.axes
     np.testing.assert_array_equal(picture.images[0].get_array(), image)
-    seen = by_gid(sequence, "sequence")[0].get_ydata()
-    for step in (0, 8, 34):
-        assert seen[step] == image[divmod(order[step] if permuted else step, 7)]
-    assert ("permuted" in sequence.get_title()) == permuted
+    np.testing.assert_array_equal(by_gid(middle, "sequence")[0].get_ydata(), sequence[:, 0])
+    assert middle.get_title().endswith("pixel by pixel, permuted")
     np.testing.assert_array_equal([bar.get_width() for bar in answer.patches], PROBABILITIES)
     assert answer.get_title() == "answer: 2 (right)"
 
 
-def test_colour_image_is_seen_row_by_row():
-    image = np.random.default_rng(0).uniform(size=(4, 6, 3))
+def test_sequence_of_rows_is_an_image():
+    rng = np.random.default_rng(0)
+    image, sequence = rng.uniform(size=(4, 6, 3)), rng.uniform(size=(9, 18))
     names = [f"class {index}" for index in range(10)]
-    figure = image_example(image, PROBABILITIES, 3, classes=names)
+    figure = image_example(image, sequence, PROBABILITIES, 3, seen="row by row", classes=names)
     draw(figure)
-    picture, sequence, answer = figure.axes
+    picture, middle, answer = figure.axes
     np.testing.assert_array_equal(picture.images[0].get_array(), image)
-    seen = sequence.images[0].get_array()
-    assert seen.shape == (18, 4)
-    assert seen[3 * 5 + 1, 2] == image[2, 5, 1]
+    np.testing.assert_array_equal(middle.images[0].get_array(), sequence.T)
+    assert "18 values" in middle.get_ylabel()
     assert picture.get_title() == "image: class 3"
     assert answer.get_title() == "answer: class 2 (wrong)"
     colors = [bar.get_facecolor() for bar in answer.patches]
@@ -97,14 +93,12 @@ def test_colour_image_is_seen_row_by_row():
 
 
 def test_image_refuses_what_does_not_fit():
-    good = {"image": np.zeros((4, 4)), "probabilities": PROBABILITIES, "target": 0}
-    color = np.zeros((4, 4, 3))
+    good = {"image": np.zeros((4, 4)), "sequence": np.zeros((16, 1)), "probabilities": PROBABILITIES, "target": 0}
     for field, bad in (
         ("image", {"image": np.zeros((4, 4, 2))}),
+        ("sequence", {"sequence": np.zeros(16)}),
         ("probabilities", {"probabilities": np.zeros(9)}),
         ("target", {"target": 10}),
-        ("order", {"order": np.zeros(16, int)}),
-        ("order", {"image": color, "order": np.arange(48)}),
     ):
         with pytest.raises(ValueError, match=field):
             image_example(**good | bad)

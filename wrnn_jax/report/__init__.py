@@ -1,5 +1,5 @@
 """Run directories in, the paper's tables with ours beside them out: Markdown, and one HTML page."""
 
-from wrnn_jax.report.build import Report, build_report
+from wrnn_jax.report.build import Report, build_report, paper_table
 
-__all__ = ["Report", "build_report"]
+__all__ = ["Report", "build_report", "paper_table"]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from wrnn_jax.report.document import Block, Bullets, Cell, Document, Image, Paragraph, Section, Table
 from wrnn_jax.report.html import to_html
 from wrnn_jax.report.listing import other_runs, runs_of_no_table, runs_shown, unfinished_runs
-from wrnn_jax.report.markdown import to_markdown
+from wrnn_jax.report.markdown import table_to_markdown, to_markdown
 from wrnn_jax.report.papertables import PAPER_TABLES
 from wrnn_jax.report.pictures import pictures
 from wrnn_jax.report.runs import Found, find_runs
@@ -73,6 +73,22 @@ def build_report(runs: Path, out: Path) -> Report:
         raise InvalidValue("out", str(out), f"a folder that can be written ({error.strerror})") from error
     files = tuple(out / FIGURES / image.file for image in images)
     return Report(out / "report.md", out / "report.html", files, len(found.runs), len(found.unfinished))
+
+
+def paper_table(slug: str, runs: Path) -> str:
+    """The lines of one of the paper's tables that there are runs for, with ours beside them, as Markdown.
+
+    Args:
+      slug: which, such as "copy-ablation".
+      runs: as in :func:`build_report`.
+
+    Raises:
+      InvalidValue: as in :func:`build_report`.
+    """
+    (table,) = (table for table in PAPER_TABLES if table.slug == slug)
+    filling = fill(table, find_runs(Path(runs)).runs)
+    shown = [filled for filled in filling.lines if filled.shown]
+    return table_to_markdown(comparison(filling._replace(lines=shown)))
 
 
 def make_document(found: Found) -> Document:

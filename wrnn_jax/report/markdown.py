@@ -21,6 +21,13 @@ def to_markdown(document: Document, figures: str) -> str:
     return "\n\n".join(lines) + "\n"
 
 
+def table_to_markdown(table: Table) -> str:
+    """One table, without its caption."""
+    rule = ["---:" if table.is_right_aligned(column) else "---" for column in range(len(table.header))]
+    rows = [[_escape(name) for name in table.header], rule, *([_cell(cell) for cell in row] for row in table.rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
 def _blocks(blocks: Sequence[Block], figures: str) -> Iterator[str]:
     for block in blocks:
         match block:
@@ -33,13 +40,7 @@ def _blocks(blocks: Sequence[Block], figures: str) -> Iterator[str]:
                 yield f"*{_escape(caption)}*"
             case Table():
                 yield f"**{_escape(block.caption)}**"
-                yield _table(block)
-
-
-def _table(table: Table) -> str:
-    rule = ["---:" if table.is_right_aligned(column) else "---" for column in range(len(table.header))]
-    rows = [[_escape(name) for name in table.header], rule, *([_cell(cell) for cell in row] for row in table.rows)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+                yield table_to_markdown(block)
 
 
 def _cell(cell: Cell) -> str:

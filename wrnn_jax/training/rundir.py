@@ -107,7 +107,7 @@ def read_config(path: Path) -> dict[str, Any]:
       InvalidValue: if there is none, or it cannot be read.
     """
     try:
-        about = json.loads((path / "config.json").read_text())
+        about = json.loads((path / "config.json").read_text(encoding="utf-8"))
         flat(about["config"])
     except (OSError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise InvalidValue("logdir", str(path), f"a run's folder: its config.json is unreadable ({error})") from error
@@ -118,10 +118,25 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The rows of a run's ``metrics.jsonl``; a last line that a crash cut short is left out."""
     file = path / "metrics.jsonl"
     rows = []
-    for line in file.read_text().splitlines() if file.exists() else ():
+    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
         with contextlib.suppress(json.JSONDecodeError):
             rows.append(json.loads(line))
     return rows
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """A run's ``summary.json``.
+
+    Raises:
+      InvalidValue: if there is none, or it cannot be read.
+    """
+    try:
+        summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
+        return dict(summary)
+    except (OSError, ValueError, TypeError) as error:
+        raise InvalidValue(
+            "runs", str(path), f"a run that has ended: its summary.json is unreadable ({error})"
+        ) from error
 
 
 def device() -> str:
@@ -134,7 +149,7 @@ def device() -> str:
 def write_atomically(path: Path, text: str) -> None:
     """Write beside, then rename: readers see the old file or the new one, whole."""
     beside = path.with_name(path.name + ".part")
-    with beside.open("w") as file:
+    with beside.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

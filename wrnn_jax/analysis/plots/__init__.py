@@ -20,13 +20,14 @@ Figures are those of Keller et al. 2024.
 from wrnn_jax.analysis.plots.bump import bump_figure
 from wrnn_jax.analysis.plots.copy import copy_example
 from wrnn_jax.analysis.plots.curves import PANELS, Panel, training_curves
-from wrnn_jax.analysis.plots.examples import adding_example, image_example
+from wrnn_jax.analysis.plots.examples import DIGITS, adding_example, image_example
 from wrnn_jax.analysis.plots.parameters import Point, parameters_figure
 from wrnn_jax.analysis.plots.ring import ring_animation
 from wrnn_jax.analysis.plots.spectra import spectrum_figure, speeds_figure
 from wrnn_jax.analysis.plots.waves import guide_line, hidden_waves, waves_through_training
 
 __all__ = [
+    "DIGITS",
     "PANELS",
     "Panel",
     "Point",

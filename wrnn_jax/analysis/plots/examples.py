@@ -60,67 +60,51 @@ def _draw_sums(axis: Axes, addends: np.ndarray, target: float, output: float) ->
 
 def image_example(
     image: np.ndarray,
+    sequence: np.ndarray,
     probabilities: np.ndarray,
     target: int,
     *,
-    order: np.ndarray | None = None,
+    seen: str = "pixel by pixel",
     classes: Sequence[str] = DIGITS,
 ) -> Figure:
     """One image, the sequence that the network sees of it, and the class that it answers.
 
-    A grey image is seen pixel by pixel, row after row or in the given order: sMNIST, psMNIST. A colour image is seen
-    row by row, its W·3 values at once: nsCIFAR10, whose noise after the last row is not drawn.
-
     Args:
       image: ``(H, W)`` or ``(H, W, 3)``, values from 0 to 1.
+      sequence: ``(T, D)``, values from 0 to 1: drawn as a line for D = 1, else as an image with time to the right.
       probabilities: ``(O,)``, of the classes.
       target: the right class, 0 … O − 1.
-      order: a permutation of the H·W pixels; step t shows pixel ``order[t]``. Only of a grey image.
+      seen: in words how the sequence comes of the image, such as "row by row".
       classes: the O names.
 
     Raises:
-      ValueError: for arrays of other shapes, a target that is no class, or an order that is no permutation.
+      ValueError: for arrays of other shapes, or a target that is no class.
     """
-    image, probabilities = np.asarray(image, float), np.asarray(probabilities, float)
-    colored = image.ndim == 3
+    image, sequence, probabilities = (np.asarray(array, float) for array in (image, sequence, probabilities))
     require(image.ndim == 2 or image.shape[2:] == (3,), "image.shape", image.shape, "(H, W) or (H, W, 3)")
+    require(sequence.ndim == 2 and sequence.size > 0, "sequence.shape", sequence.shape, "(T, D), neither of them 0")
     require(probabilities.shape == (len(classes),), "probabilities.shape", probabilities.shape, f"({len(classes)},)")
     require(target in range(len(classes)), "target", target, f"a class, 0 to {len(classes) - 1}")
-    pixels = image[..., 0].size if colored else image.size
-    if order is not None:
-        require(not colored, "order", "given", "left out for a colour image")
-        require(
-            np.array_equal(np.sort(order), np.arange(pixels)),
-            "order",
-            f"{np.size(order)} numbers",
-            f"a permutation of 0 … {pixels - 1}",
-        )
     figure = Figure((WIDTH, 3.2), layout="constrained")
-    picture, sequence, answer = figure.subplots(1, 3, width_ratios=(2, 4, 2))
+    picture, middle, answer = figure.subplots(1, 3, width_ratios=(2, 4, 2))
     picture.imshow(image, cmap="gray", vmin=0, vmax=1)
     picture.set_title(f"image: {classes[target]}", fontsize=10)
     picture.set_axis_off()
-    if colored:
-        _draw_rows(sequence, image)
+    middle.set_title(f"as the network sees it: {seen}", fontsize=10)
+    if sequence.shape[1] == 1:
+        _draw_line(middle, sequence[:, 0])
     else:
-        _draw_pixels(sequence, image.ravel() if order is None else image.ravel()[order], order is not None)
+        draw_image(middle, sequence, cmap="gray", vmin=0, vmax=1)
+        middle.set(xlabel="time step", ylabel=f"{sequence.shape[1]} values a step")
     _draw_answer(answer, probabilities, int(target), classes)
     return figure
 
 
-def _draw_pixels(axis: Axes, values: np.ndarray, permuted: bool) -> None:
+def _draw_line(axis: Axes, values: np.ndarray) -> None:
     axis.fill_between(np.arange(len(values)), values, step="mid", color="0.8", lw=0)
     axis.step(np.arange(len(values)), values, where="mid", color="k", lw=0.6, gid="sequence")
-    axis.set(xlabel="time step", ylabel="pixel value", xlim=(0, len(values) - 1), ylim=(0, 1.03))
-    axis.set_title("as the network sees it: pixel by pixel" + (", permuted" if permuted else ""), fontsize=10)
+    axis.set(xlabel="time step", ylabel="pixel value", xlim=(0, max(len(values) - 1, 1)), ylim=(0, 1.03))
     open_axes(axis)
-
-
-def _draw_rows(axis: Axes, image: np.ndarray) -> None:
-    rows = image.reshape(len(image), -1)
-    draw_image(axis, rows, cmap="gray", vmin=0, vmax=1)
-    axis.set(xlabel="time step (then noise)", ylabel=f"the row's {rows.shape[1]} values")
-    axis.set_title("as the network sees it: row by row", fontsize=10)
 
 
 def _draw_answer(axis: Axes, probabilities: np.ndarray, target: int, classes: Sequence[str]) -> None:

@@ -1,0 +1,165 @@
+"""The paper's settings: a preset for every published row of ours, and each row of the report has one."""
+
+import dataclasses
+import shlex
+
+import pytest
+
+from experiments import cli
+from experiments.ablation import Config as AblationConfig
+from experiments.experiment import run_from_command_line
+from experiments.runs import EXPERIMENTS
+from wrnn_jax.report.groups import misfits
+from wrnn_jax.report.papertables import PAPER_TABLES
+from wrnn_jax.report.runs import Run
+
+ROWS = [
+    (experiment.name, name, flags)
+    for experiment in EXPERIMENTS.values()
+    for name, preset in experiment.presets.items()
+    for flags in preset.rows
+]
+
+
+@pytest.fixture
+def parsed(monkeypatch):
+    """``parsed(experiment, arguments)``: the config that a command line comes to."""
+    seen = []
+    monkeypatch.setattr("experiments.experiment.run", lambda experiment, config: seen.append(config) or 0)
+    monkeypatch.setattr(cli, "prepare_jax", lambda: None)
+
+    def parse(name, arguments):
+        with pytest.raises(SystemExit) as exit:
+            run_from_command_line(EXPERIMENTS[name], arguments)
+        assert not exit.value.code
+        return seen.pop()
+
+    return parse
+
+
+def lines_of(name, config):
+    """The lines of the report that a run with this config is for, as (title, model, T)."""
+    known = {"task": name, "status": "complete", "test_loss": 0.0, "test_mse": 0.0, "solved_step": None}
+    known |= dataclasses.asdict(config.task) | dataclasses.asdict(config.model)
+    run = Run("run", known, {})
+    tables = [table for table in PAPER_TABLES if table.holds(known)]
+    return [
+        (table.title, line.model, line.T)
+        for table in tables
+        for line in table.lines
+        if line.wants is not None and not misfits(run, line.wants, ())
+    ]
+
+
+@pytest.fixture
+def configs(parsed):
+    return [(name, parsed(name, ["--preset", preset, *shlex.split(flags)])) for name, preset, flags in ROWS]
+
+
+def test_every_published_line_of_ours_has_a_preset_and_every_preset_a_line(configs):
+    covered = set()
+    for name, config in configs:
+        lines = lines_of(name, config)
+        # The appendix' settings of copy go further than its tables: n = 625, and T = 480 is a figure.
+        assert len(lines) == 1 or (name, config.model.n_hid) == ("copy", 625)
+        covered.update(lines)
+    published = {
+        (table.title, line.model, line.T) for table in PAPER_TABLES for line in table.lines if line.wants is not None
+    }
+    assert covered == published
+
+
+def test_every_preset_trains_as_long_as_the_paper_does(configs):
+    for name, config in configs:
+        train = config.train
+        if name in ("copy", "adding"):
+            assert (train.max_steps, train.batch, train.stop_below) == (60_000, 128, 0.0)
+        else:
+            is_exception = (name, config.model.model) == ("psmnist", "irnn")
+            assert train.epochs == (250 if is_exception else 120)
+            assert train.batch == (256 if name == "nscifar10" else 128)
+
+
+@pytest.mark.parametrize(
+    ("T", "model", "n_hid", "lr", "clip"),
+    [
+        (480, "wrnn", 100, 1e-4, 1.0),
+        (10, "wrnn", 100, 1e-3, 0.0),
+        (80, "irnn", 100, 1e-4, 1.0),
+        (0, "irnn", 625, 1e-3, 1.0),
+    ],
+)
+def test_copy_has_the_settings_of_the_appendix(parsed, T, model, n_hid, lr, clip):
+    arguments = ["--preset", "paper", "--T", str(T), "--model", model, "--n-hid", str(n_hid)]
+    train = parsed("copy", arguments).train
+    assert (train.lr, train.grad_clip) == (lr, clip)
+    train = parsed("copy", [*arguments, "--lr", "0.5", "--stop-below", "1"]).train
+    assert (train.lr, train.stop_below, train.grad_clip) == (0.5, 1.0, clip), "flags win"
+
+
+@pytest.mark.parametrize(
+    ("row", "model", "init", "encoder_init"),
+    [
+        ("wrnn", "wrnn", "shift", "sparse"),
+        ("wrnn-no-v", "wrnn", "shift", "dense"),
+        ("wrnn-no-shift", "wrnn", "random", "sparse"),
+        ("wrnn-no-v-no-shift", "wrnn", "random", "dense"),
+        ("irnn", "irnn", "identity", "dense"),
+        ("irnn-shift", "irnn-shift", "shift", "dense"),
+        ("irnn-shift-v", "irnn-shift-sparse", "shift", "sparse"),
+    ],
+)
+def test_ablation_takes_away_what_its_name_says(parsed, row, model, init, encoder_init):
+    for config in (
+        parsed("copy", ["--preset", f"ablation-{row}", "--T", "10"]),
+        *AblationConfig(rows=(row,), T=(10,)).configs(),
+    ):
+        assert (config.model.model, config.model.init, config.model.encoder_init) == (model, init, encoder_init)
+        assert (config.task.T, config.train.max_steps) == (10, 60_000)
+
+
+def test_sizes_are_the_papers(parsed):
+    """By parameters: V, b_V, u, b_u, W and b, as the authors' layers have them."""
+    sizes = {
+        ("adding", "--T 100"): (100, 27),
+        ("smnist", ""): (256, 16),
+        ("psmnist", "--model wrnn-mlp"): (256, 16),
+        ("psmnist", "--model irnn"): (256, 1),
+        ("nscifar10", "--model irnn"): (529, 1),
+        ("nscifar10", ""): (256, 16),
+    }
+    for (name, flags), size in sizes.items():
+        model = parsed(name, ["--preset", "paper", *flags.split()]).model
+        assert (model.n_hid, model.n_ch) == size
+
+
+def test_the_list_of_presets_is_commands(capsys):
+    for name, experiment in EXPERIMENTS.items():
+        with pytest.raises(SystemExit) as exit:
+            run_from_command_line(experiment, ["--list-presets"])
+        assert not exit.value.code
+        commands = [line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+        assert len(commands) == sum(len(preset.rows) for preset in experiment.presets.values())
+        for command in commands:
+            words = shlex.split(command)
+            assert words[:3] == ["python3", "-m", f"experiments.{name}"]
+            cli.parse("list", experiment.config, words[3:])
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "said"),
+    [
+        ("adding", "--preset paper --T 50", "--T 50: must be one of (100, 200, 400, 700, 1000)"),
+        ("adding", "--preset paper --T 100 --model srnn", "--model srnn: must be one of wrnn, irnn"),
+        ("copy", "--preset ablation-wrnn --T 480", "--T 480: must be one of (0, 10, 30, 80)"),
+        ("smnist", "--preset paper --dataset digits", "--dataset digits: must be mnist"),
+        ("nscifar10", "--preset paper --dataset digits", "--dataset digits: must be cifar10"),
+        ("nscifar10", "--preset paper --model wrnn-mlp", "--model wrnn-mlp: must be one of wrnn, irnn"),
+        ("psmnist", "--preset best", "--preset best: must be one of paper"),
+    ],
+)
+def test_what_the_paper_does_not_have_is_refused(capsys, name, arguments, said):
+    with pytest.raises(SystemExit) as exit:
+        run_from_command_line(EXPERIMENTS[name], arguments.split())
+    assert exit.value.code == 2
+    assert said in capsys.readouterr().err
