@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from experiments import cli, copy
+from experiments import ablation, cli, figures, report
 from experiments.bench import __main__ as bench
+from experiments.experiment import run_from_command_line
+from experiments.runs import EXPERIMENTS
 
+PROGRAMS = {"ablation": ablation, "bench": bench, "figures": figures, "report": report}
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -39,14 +42,17 @@ def test_there_are_examples_and_commands():
 
 
 @pytest.mark.parametrize("command", commands())
-def test_commands_are_understood(command):
+def test_commands_are_understood(command, monkeypatch):
     words = shlex.split(command)
-    if words[:3] == ["python3", "-m", "experiments.copy"]:
-        cli.parse("copy", copy.Config, words[3:])
-    elif words[:3] == ["python3", "-m", "experiments.figures"]:
-        assert words[4:5] == ["--out"]  # The runs are a pattern, for the shell to fill in.
-    elif words[:3] == ["python3", "-m", "experiments.bench"]:
-        cli.parse("bench", bench.Config, words[3:])
+    program = words[2].removeprefix("experiments.") if words[:2] == ["python3", "-m"] else None
+    if program in EXPERIMENTS:
+        monkeypatch.setattr("experiments.experiment.run", lambda experiment, config: 0)
+        monkeypatch.setattr("experiments.cli.prepare_jax", lambda: None)
+        with pytest.raises(SystemExit) as exit:
+            run_from_command_line(EXPERIMENTS[program], words[3:])
+        assert not exit.value.code
+    elif program in PROGRAMS:
+        cli.parse(program, PROGRAMS[program].Config, words[3:])
     elif words[:2] == ["python3", "-m"] and words[2].startswith("wrnn_jax."):
         assert importlib.util.find_spec(words[2]) is not None
     else:

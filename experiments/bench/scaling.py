@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from experiments.bench import jax_step, report
 from experiments.bench.race import Contender, race
 from experiments.bench.workloads import Workload
-from wrnn_jax.analysis.plots import COLORS
+from wrnn_jax.analysis.plots.style import COLORS
 from wrnn_jax.validation import require_choice, require_integer
 
 BASE = Workload("", 300, 6, 100, 10, 10, "last", 300, batch=8)

@@ -25,7 +25,7 @@ class TrainConfig:
     """Adam's learning rate."""
     batch: int = 128
     """Sequences in a batch."""
-    max_steps: int | None = 60_000
+    max_steps: int = 60_000
     """Optimiser steps, if nothing ends the run earlier."""
     grad_clip: float = 1.0
     """Largest global norm of a gradient; 0 = off."""
@@ -38,9 +38,9 @@ class TrainConfig:
     for plateau: evaluations without improvement (if not given: 10). Epochs, not steps, where there are epochs."""
     seed: int = 0
     """Seed of the parameters' start and of the training data."""
-    log_interval: int | None = 100
+    log_interval: int = 100
     """Steps between two evaluations, each a row of metrics."""
-    checkpoint_interval: int | None = 500
+    checkpoint_interval: int = 500
     """Steps between two checkpoints."""
     keep_checkpoints: int = 3
     """The newest checkpoints that are kept; 0 = all."""
