@@ -74,7 +74,7 @@ def curves(runs: list[Run], config: Config) -> "Figure":
     tasks = {run.experiment.name for run in runs}
     require(len(tasks) == 1, "runs", ", ".join(sorted(tasks)), "runs of one task, whose curves are alike")
     lines = {name: [run.rows for run in members] for name, members in grouped(runs).items()}
-    chance = runs[0].parts().task.chance
+    chance = runs[0].experiment.make_task(runs[0].config.task).chance
     return plots.training_curves(lines, plots.PANELS[tasks.pop()], baselines=chance)
 
 

@@ -62,7 +62,7 @@ class RunDirectory:
             "versions": _versions(),
             "device": device(),
             "commit": _commit(),
-            "argv": sys.argv,
+            "argv": ["python3", *sys.orig_argv[1:]],
         }
 
     def create(self) -> None:
