@@ -80,8 +80,7 @@ def paper_adding(config: Any) -> Any:
     """
     require_choice("model", config.model.model, ("wrnn", "irnn"))
     require(config.task.T in ADDING_T, "T", config.task.T, f"one of {ADDING_T} for --preset paper")
-    lr = 1e-3 if config.model.model == "wrnn" else 1e-4
-    return _train(config, lr=lr, grad_clip=1.0, max_steps=STEPS, stop_below=0.0)
+    return _train(config, lr=1e-4, grad_clip=1.0, max_steps=STEPS, stop_below=0.0)
 
 
 def paper_mnist(epochs: Mapping[str, int]) -> Callable[[Any], Any]:

@@ -14,9 +14,11 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
-COMMAND = [sys.executable, "-m", "experiments.copy"]
-SIZES = ["--T", "5", "--n-hid", "20", "--n-ch", "3", "--batch", "16"]
-FLAGS = [*SIZES, "--stop-below", "0", "--log-interval", "50", "--checkpoint-interval", "25"]
+PROGRAMS = {
+    "copy": ["--T", "5", "--n-hid", "20", "--n-ch", "3", "--batch", "16"],
+    "psmnist": ["--dataset", "digits", "--n-hid", "16", "--n-ch", "2", "--batch", "16", "--schedule", "plateau"],
+}
+FLAGS = ["--stop-below", "0", "--log-interval", "50", "--checkpoint-interval", "25"]
 STEPS = 1500
 TIMEOUT = 300
 
@@ -28,9 +30,10 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
 
 
-def start(logdir, *more, small_files=False):
-    limit = [sys.executable, "-c", SMALL_FILES, *COMMAND[1:]] if small_files else COMMAND
-    command = [*limit, *FLAGS, "--max-steps", str(STEPS), "--logdir", str(logdir), *more]
+def start(logdir, *more, program="copy", small_files=False):
+    limit = ["-c", SMALL_FILES] if small_files else []
+    command = [sys.executable, *limit, "-m", f"experiments.{program}", *PROGRAMS[program], *FLAGS]
+    command += ["--max-steps", str(STEPS), "--logdir", str(logdir), *more]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -76,15 +79,19 @@ def final_arrays(logdir):
 
 def metrics(logdir):
     rows = [json.loads(line) for line in (logdir / "metrics.jsonl").read_text().splitlines()]
-    return [{key: row[key] for key in ("step", "train_loss", "test_loss", "recall")} for row in rows]
+    return [{key: value for key, value in row.items() if key not in ("seconds", "steps_per_second")} for row in rows]
+
+
+def make_unbroken(tmp_path_factory, program):
+    logdir = tmp_path_factory.mktemp("unbroken") / program
+    code, _, err = finish(start(logdir, program=program))
+    assert code == 0, err
+    return logdir
 
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
-    logdir = tmp_path_factory.mktemp("unbroken") / "run"
-    code, _, err = finish(start(logdir))
-    assert code == 0, err
-    return logdir
+    return make_unbroken(tmp_path_factory, "copy")
 
 
 def assert_same_run(logdir, expected):
@@ -98,12 +105,13 @@ def assert_same_run(logdir, expected):
     assert metrics(logdir) == metrics(expected)
 
 
-def test_killed_again_and_again_it_ends_as_if_it_had_not_been(unbroken, tmp_path):
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_killed_again_and_again_it_ends_as_if_it_had_not_been(program, tmp_path_factory, tmp_path):
     """kill -9 at moments that differ, then SIGTERM, then to the end: the same numbers to the bit."""
     logdir = tmp_path / "run"
     reached = 0
     for kill, (delay, number) in enumerate([(0.0, signal.SIGKILL), (0.013, signal.SIGKILL), (0.2, signal.SIGTERM)]):
-        process = start(logdir, *["--resume"] * (kill > 0))
+        process = start(logdir, *["--resume"] * (kill > 0), program=program)
         wait_for_checkpoint_after(logdir, reached, process)
         time.sleep(delay)
         process.send_signal(number)
@@ -114,10 +122,10 @@ def test_killed_again_and_again_it_ends_as_if_it_had_not_been(unbroken, tmp_path
         newest = checkpoint_steps(logdir)[-1]
         assert newest > reached, "no step since the last checkpoint is lost twice"
         reached = newest
-    code, out, err = finish(start(logdir, "--resume"))
+    code, out, err = finish(start(logdir, "--resume", program=program))
     assert code == 0, err
     assert "all 1500 steps done" in out
-    assert_same_run(logdir, unbroken)
+    assert_same_run(logdir, make_unbroken(tmp_path_factory, program))
 
 
 def test_a_full_disk_is_one_line_and_costs_nothing_saved(unbroken, tmp_path):
@@ -157,7 +165,11 @@ def test_the_wave_rnn_solves_the_copy_task_and_the_irnn_does_not(tmp_path):
         flags = ["--T", "30", "--model", model, "--max-steps", "500", "--stop-below", "0"]
         logdir = tmp_path / model
         completed = subprocess.run(
-            [*COMMAND, *flags, "--logdir", str(logdir)], cwd=ROOT, capture_output=True, text=True, timeout=900
+            [sys.executable, "-m", "experiments.copy", *flags, "--logdir", str(logdir)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=900,
         )
         assert completed.returncode == 0, completed.stderr
         summary = json.loads((logdir / "summary.json").read_text())
@@ -168,3 +180,12 @@ def test_the_wave_rnn_solves_the_copy_task_and_the_irnn_does_not(tmp_path):
             assert summary["test_loss"] > summary["memoryless_loss"] / 2
     assert recall["wrnn"] >= 0.999
     assert recall["irnn"] < 0.5
+
+
+def test_digits_are_learned(tmp_path):
+    """A small real set, from pixels one at a time: 96.7 % on the machine that this was written on."""
+    flags = ["--dataset", "digits", "--n-hid", "64", "--epochs", "40", "--logdir", str(tmp_path / "run")]
+    command = [sys.executable, "-m", "experiments.smnist", *flags]
+    completed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    assert completed.returncode == 0, completed.stderr
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["test_acc"] > 0.93
