@@ -36,11 +36,15 @@ def test_members_train_as_they_do_alone(how):
     """Seeds, learning rates and clips of their own; one diverges, which leaves the others as they are."""
     task = copy_task(CopyConfig(T=2))
     model = build(ModelConfig(n_hid=6, n_ch=2, act="identity"), task.input_size, task.output_size, task.outputs)
-    trainer = make_trainer(model, task, batch_size=4)
-    hparams = Hparams(np.array([1e-2, 1e30, 3e-3], np.float32), np.array([1.0, np.inf, 0.1], np.float32))
+    trainer = make_trainer(model, task, batch_size=4, schedule="plateau")
+    numbers = [[1e-2, 1e30, 3e-3], [1.0, np.inf, 0.1], [10.0, 2.0, 3.0], [1.0, 3.0, 2.0]]
+    hparams = Hparams(*np.array(numbers, np.float32))
     members = grid_trainer(trainer, how)
     states = members.advance(members.place(members.init(jnp.arange(3))), hparams, 6)
     metrics = members.evaluate(states, "test")
+    seen = members.observe(members.observe(states, hparams, metrics), hparams, metrics)
+    assert list(seen.plateau.drops) == [1, 0, 0], "each waits for its own period"
+    np.testing.assert_array_equal(seen.plateau.lowest[::2], metrics["test_loss"][::2])
     states, losses = members.drain(states)
     for m in range(3):
         alone = trainer.advance(trainer.init(m), jax.tree.map(lambda leaf, m=m: leaf[m], hparams), 6)
