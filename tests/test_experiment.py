@@ -244,7 +244,7 @@ def test_a_run_may_go_on_with_another_backend(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "schedule", ["--schedule plateau --lr-period 1 --lr-factor 3 --lr 1e-6", "--schedule cosine --lr-period 25"]
+    "schedule", ["--schedule plateau --lr-period 1 --lr-factor 3 --lr 1e-9", "--schedule cosine --lr-period 25"]
 )
 def test_a_schedule_goes_on_where_it_was(tmp_path, schedule):
     flags = ("--log-interval", 5, *schedule.split())

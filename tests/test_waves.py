@@ -230,8 +230,14 @@ def test_a_standing_background_does_not_hide_a_wave():
     assert wave_speed(pulse(-0.5) + 10 * noise(1)).velocity == pytest.approx(-0.5, abs=1e-4)
 
 
-@given(velocity=st.floats(-5, 5), rotation=st.integers(0, 23), scale=st.floats(1e-20, 1e20), level=st.floats(-2, 2))
+@given(
+    velocity=st.floats(0.5, 5) | st.floats(-5, -0.5),
+    rotation=st.integers(0, 23),
+    scale=st.floats(1e-20, 1e20),
+    level=st.floats(-2, 2),
+)
 def test_speed_is_invariant_under_rotation_and_units_and_turns_with_time_and_space(velocity, rotation, scale, level):
+    """Of what moves by more than its own width; what moves less may count as standing, as chance has it."""
     hidden = pulse(velocity, 30, 24) + 0.05 * noise(30, 24)
     expected = wave_speed(hidden)
     same = wave_speed(scale * (np.roll(hidden, rotation, axis=1) + level))

@@ -78,6 +78,7 @@ def wave_speed(hidden: np.ndarray, *, seed: int = 0) -> Speed:
 
     - Standing background: ĥ_t and ĥ_{t+L} each have their mean over t taken away, which leaves the velocity of a
       wave exactly as it is. Only where nothing moves on it is the background itself measured: what stands has v = 0.
+      What moves by less than its own width in the whole sequence may, in noise, be taken for either.
     - Several speeds on one ring: the strongest counts. Of peaks that are almost as high, the slowest does: a wave of
       wavelength λ looks the same at v + λ.
     - The uncertainty is a bootstrap's, over up to 64 blocks of time. It knows chance, but no drift. Where noise leaves

@@ -121,10 +121,14 @@ def _row(table: PaperTable, filled: Filled) -> list[Cell]:
     return [
         *cells,
         Cell(str(len(group.runs)), "number"),
-        Cell(f"{numbers.count(group.values(table.length))} {UNITS[table.length]}"),
+        Cell(_trained(numbers.count(group.values(table.length)), UNITS[table.length])),
         Cell(setting(group.settings.get("lr"), group.settings.get("grad_clip"))),
         Cell("; ".join(_notes(table, filled))),
     ]
+
+
+def _trained(count: str, unit: str) -> str:
+    return f"{count} {unit.removesuffix('s')}" if count == "1" else f"{count} {unit}"
 
 
 def _beside(metric: Metric, filled: Filled) -> list[Cell]:
