@@ -112,7 +112,7 @@ def one_example(runs: list[Run], config: Config) -> "Figure":
 def parameters(runs: list[Run], config: Config) -> "Figure":
     """The number of parameters against psMNIST accuracy: the paper's, and the mean over seeds of ours."""
     from wrnn_jax.analysis import plots
-    from wrnn_jax.report.published import TABLE_2
+    from wrnn_jax.report.pictures import published_points
 
     task = "psmnist"
     require({run.experiment.name for run in runs} == {task}, "runs", str(runs[0].path), "runs of psmnist alone")
@@ -122,8 +122,7 @@ def parameters(runs: list[Run], config: Config) -> "Figure":
         accuracy = 100 * float(np.mean([summary["test_acc"] for summary in summaries]))
         note = f"{summaries[0]['epochs_done']:.3g} epochs"
         ours.append(plots.Point(name, summaries[0]["params"], accuracy, note))
-    published = [plots.Point(row.name, row.params, 100 * row.accuracy[task]) for row in TABLE_2]
-    return plots.parameters_figure(published, ours)
+    return plots.parameters_figure(published_points(), ours)
 
 
 def speeds(runs: list[Run], config: Config) -> "Figure":

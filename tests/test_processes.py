@@ -183,7 +183,7 @@ def test_the_wave_rnn_solves_the_copy_task_and_the_irnn_does_not(tmp_path):
 
 
 def test_digits_are_learned(tmp_path):
-    """A small real set, from pixels one at a time: 96.7 % on the machine that this was written on."""
+    """A small real set, from pixels one at a time: seed 0 came to 96.7 % in 60 epochs (experiments/results/smnist)."""
     flags = ["--dataset", "digits", "--n-hid", "64", "--epochs", "40", "--logdir", str(tmp_path / "run")]
     command = [sys.executable, "-m", "experiments.smnist", *flags]
     completed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
