@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from tyro.conf import OmitArgPrefixes
 
 from experiments import presets
-from experiments.experiment import Example, Experiment, RunConfig, run_from_command_line
+from experiments.experiment import Example, Experiment, RunConfig
+from experiments.program import run_from_command_line
 from wrnn_jax.models import AddingModelConfig
 from wrnn_jax.tasks import AddingConfig, adding_task
 from wrnn_jax.training.config import TrainConfig

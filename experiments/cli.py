@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import tyro
 
+from wrnn_jax.grids.hosts import HostsError
 from wrnn_jax.training.checkpoint import CheckpointError
 from wrnn_jax.validation import InvalidValue
 
@@ -50,9 +51,9 @@ def parse(program: str, config_type: type, arguments: list[str], default: Any = 
 
 
 def _first_sentence(box: str) -> str:
-    """What stands in the first compartment of a message that is framed with box-drawing characters."""
-    rows = [re.sub("[\u2500-\u257f]", "", row).strip() for row in box.splitlines()[1:]]
-    return " ".join(itertools.takewhile(bool, rows))
+    """What stands below the title of a message that is framed with lines: box-drawing characters, or dashes."""
+    rows = [re.sub("[\u2500-\u257f]|-{5,}", "", row).strip() for row in box.splitlines()[1:]]
+    return " ".join(itertools.takewhile(bool, itertools.dropwhile(lambda row: not row, rows)))
 
 
 def main(
@@ -60,23 +61,20 @@ def main(
     config_type: type,
     act: Callable[[Any], int],
     arguments: list[str] | None = None,
-    refine: Callable[[Any], Any] | None = None,
+    read: Callable[[list[str]], Any] | None = None,
 ) -> None:
-    """Parse, act, exit: with what ``act`` returns, or 2 and one line for bad input or a disk that refuses.
+    """Read the arguments, act, exit: with what ``act`` returns, or 2 and one line for bad input or a disk that refuses.
 
-    ``refine`` makes of the config as it is one whose values are then the defaults, or None: flags that are given win.
+    What ``read`` makes of the arguments is what ``act`` is given; by default the config that they describe.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        config = parse(program, config_type, arguments)
-        refined = refine(config) if refine else None
-        if refined is not None:
-            config = parse(program, config_type, arguments, default=refined)
+        asked = read(arguments) if read else parse(program, config_type, arguments)
         prepare_jax()
-        code = act(config)
+        code = act(asked)
     except InvalidValue as error:
         _fail(f"--{error.field.replace('_', '-')} {error.value}: must be {error.allowed}")
-    except CheckpointError as error:
+    except (CheckpointError, HostsError) as error:
         _fail(str(error))
     except OSError as error:
         # A write that fails names no file: it is one of the run directory's, that were open already.

@@ -9,7 +9,8 @@ import numpy as np
 from tyro.conf import OmitArgPrefixes
 
 from experiments import presets
-from experiments.experiment import Example, Experiment, RunConfig, run_from_command_line
+from experiments.experiment import Example, Experiment, RunConfig
+from experiments.program import run_from_command_line
 from wrnn_jax.models import ModelConfig
 from wrnn_jax.tasks import CopyConfig, copy_task
 from wrnn_jax.training.config import TrainConfig

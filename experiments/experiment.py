@@ -1,4 +1,4 @@
-"""An experiment: a task as flags, trained into a run directory."""
+"""An experiment: a task as flags, and one run of it, trained into a run directory."""
 
 import dataclasses
 import json
@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments import cli
 from experiments.presets import Preset
 from wrnn_jax import models
 from wrnn_jax.models import Model, count_parameters
 from wrnn_jax.tasks import Source, Task
 from wrnn_jax.training import fit as fitting
 from wrnn_jax.training.checkpoint import Checkpoints
-from wrnn_jax.training.loop import Trainer, TrainState, batch_devices, make_trainer
+from wrnn_jax.training.loop import Trainer, make_trainer
+from wrnn_jax.training.members import members_mesh
 from wrnn_jax.training.rundir import UNCHANGING, RunDirectory, device
+from wrnn_jax.training.state import TrainState
 from wrnn_jax.typing import Array, Params
-from wrnn_jax.validation import require, require_choice
+from wrnn_jax.validation import require, require_integer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,6 +44,24 @@ class RunConfig:
     """Only print the presets: a command for each published row."""
     eval_only: bool = False
     """Only evaluate the newest whole checkpoint of the run directory, and print its metrics."""
+    seeds: int = 1
+    """How many seeds, from --seed on: members of a grid, as are the values of --grid.FLAG."""
+    grid_chunk: int | None = None
+    """Members of a grid that are trained at once (if not given: as many as fit into memory)."""
+    yes: bool = False
+    """Train a grid of more than 100 members."""
+    distributed: bool = False
+    """Share a grid's members with other processes, on this host or others, that are started alike."""
+    coordinator: str | None = None
+    """Of --distributed: host:port of process 0 (if not given: as SLURM, GKE, Open MPI or a TPU pod says)."""
+    num_processes: int | None = None
+    """Of --distributed: how many processes there are."""
+    process_id: int | None = None
+    """Of --distributed: the number of this one, from 0 on."""
+
+    def __post_init__(self):
+        if self.grid_chunk is not None:
+            require_integer("grid_chunk", self.grid_chunk, at_least=1)
 
 
 class Example(NamedTuple):
@@ -92,42 +111,39 @@ class Parts(NamedTuple):
     """With nothing left open."""
     task: Task
     model: Model
-    trainer: Trainer
+
+    def trainer(self, members: int | None = None) -> Trainer:
+        """Of one run; or of so many members of a grid."""
+        train = self.config.train
+        return make_trainer(self.model, self.task, train.batch, schedule=train.schedule, members=members)
 
 
-def run_from_command_line(experiment: Experiment, arguments: list[str] | None = None) -> None:
-    """Run one experiment from command-line arguments, and exit."""
+def assemble(experiment: Experiment, config: Any, task: Task | None = None, members: int = 1) -> Parts:
+    """The task and model of a config, and what ``auto`` and flags that were not given come to here.
 
-    def refine(config: Any) -> Any:
-        if config.run.preset is None:
-            return None
-        require_choice("preset", config.run.preset, experiment.presets)
-        return experiment.presets[config.run.preset].apply(config)
-
-    cli.main(experiment.program, experiment.config, lambda config: _act(experiment, config), arguments, refine)
-
-
-def _act(experiment: Experiment, config: Any) -> int:
-    if config.run.list_presets:
-        for name, preset in experiment.presets.items():
-            print(f"{name}: {preset.summary}")
-            for flags in preset.rows:
-                print(f"  {experiment.program} --preset {name} {flags}")
-        return 0
-    return run(experiment, config)
-
-
-def assemble(experiment: Experiment, config: Any) -> Parts:
-    """The task, model and trainer of a config, and what ``auto`` and flags that were not given come to here."""
-    task = experiment.make_task(config.task)
-    batch = config.train.batch
-    model_config = models.with_backend_chosen(
-        config.model, task.outputs, batch // len(batch_devices(jax.devices(), batch))
-    )
+    Args:
+      experiment: which.
+      config: its config.
+      task: the config's, where it was made before.
+      members: how many of a grid share the devices.
+    """
+    task = task or experiment.make_task(config.task)
+    train, batch = config.train, config.train.batch
+    frozen = config.model.freeze_encoder or config.model.freeze_recurrence
+    allowed = "0 where parts are frozen: it would change them"
+    require(not (frozen and train.weight_decay), "weight_decay", train.weight_decay, allowed)
+    shards = members_mesh(jax.local_devices(), members, batch).shape["batch"]
+    model_config = models.with_backend_chosen(config.model, task.outputs, batch // shards)
     model = models.build(model_config, task.input_size, task.output_size, task.outputs)
-    trainer = make_trainer(model, task, batch, schedule=config.train.schedule)
-    train = config.train.resolved(task.epoch_steps(batch))
-    return Parts(dataclasses.replace(config, model=model_config, train=train), task, model, trainer)
+    resolved = dataclasses.replace(config, model=model_config, train=train.resolved(task.epoch_steps(batch)))
+    return Parts(resolved, task, model)
+
+
+def unchanging(parts: Parts) -> frozenset[str]:
+    """Fields in which a resumed run may differ from before."""
+    # Where evaluations leave a trace in the state, a resumed run must have them at the same steps.
+    traceless = parts.task.score is None and parts.config.train.schedule != "plateau"
+    return UNCHANGING if traceless else UNCHANGING - {"log_interval"}
 
 
 def run(experiment: Experiment, config: Any, command: str | None = None) -> int:
@@ -140,24 +156,29 @@ def run(experiment: Experiment, config: Any, command: str | None = None) -> int:
     """
     default = Path("runs") / experiment.name / readable_name(experiment.stem(config.task), config)
     logdir = Path(config.run.logdir or default)
-    config, task, model, trainer = parts = assemble(experiment, config)
-    # Where evaluations leave a trace in the state, a resumed run must have them at the same steps.
-    traceless = task.score is None and config.train.schedule != "plateau"
-    unchanging = UNCHANGING if traceless else UNCHANGING - {"log_interval"}
+    parts = assemble(experiment, config)
+    trainer = parts.trainer()
     goes_on = config.run.resume or config.run.eval_only
-    directory = RunDirectory(logdir, experiment.name, config, goes_on, unchanging)
+    directory = RunDirectory(logdir, experiment.name, parts.config, goes_on, unchanging(parts))
     if config.run.eval_only:
-        return _evaluate_only(parts, directory)
-    parameters = count_parameters(jax.eval_shape(model.init, jax.random.key(0)))
+        return _evaluate_only(parts, trainer, directory)
+    parameters = count_parameters(jax.eval_shape(parts.model.init, jax.random.key(0)))
     print(f"{config.model.model}, {parameters:,} parameters, in {directory.path}")
-    fitted = fitting.fit(trainer, task, config.train, directory)
-    directory.summarise(_summary(experiment.name, parts, fitted, parameters))
-    for stem, figure in figures(experiment, parts, fitted.state, directory.metrics()).items():
+    fitted = fitting.fit(trainer, parts.task, parts.config.train, directory)
+    directory.summarise(summary(experiment.name, parts, fitted))
+    draw_figures(experiment, parts, fitted.state, directory)
+    return _report(parts, fitted, directory, command or command_line(experiment))
+
+
+def command_line(experiment: Experiment) -> str:
+    """What was typed, without ``--resume``."""
+    return shlex.join([*experiment.program.split(), *(flag for flag in sys.argv[1:] if flag != "--resume")])
+
+
+def draw_figures(experiment: Experiment, parts: Parts, state: TrainState, directory: RunDirectory) -> None:
+    """Into the run directory."""
+    for stem, figure in figures(experiment, parts, state, directory.metrics()).items():
         figure.savefig(directory.figures / f"{stem}.png", dpi=150)
-    if command is None:
-        flags = [flag for flag in sys.argv[1:] if flag != "--resume"]
-        command = shlex.join([*experiment.program.split(), *flags])
-    return _report(parts, fitted, directory, command)
 
 
 def readable_name(stem: str, config: Any) -> str:
@@ -185,7 +206,7 @@ def example(parts: Parts, params: Params, fixed: Mapping[str, Array], index: int
 
     # On one device: one sequence is not to be shared.
     given = params, Source(parts.task.source.data, fixed), np.array([index])
-    seen = (np.asarray(array[0]) for array in look(*jax.device_put(given, jax.devices()[0])))
+    seen = (np.asarray(array[0]) for array in look(*jax.device_put(given, jax.local_devices()[0])))
     return Example(*seen, fixed=jax.tree.map(np.asarray, fixed))
 
 
@@ -202,7 +223,7 @@ def figures(experiment: Experiment, parts: Parts, state: TrainState, rows: list[
     }
 
 
-def _summary(name: str, parts: Parts, fitted: fitting.Fitted, parameters: int) -> dict[str, Any]:
+def summary(name: str, parts: Parts, fitted: fitting.Fitted) -> dict[str, Any]:
     """``summary.json``: what was trained, how, and what came of it."""
     config, task = parts.config, parts.task
     model = dataclasses.asdict(config.model)
@@ -213,7 +234,7 @@ def _summary(name: str, parts: Parts, fitted: fitting.Fitted, parameters: int) -
         **{field: value for field, value in dataclasses.asdict(config.task).items() if field != "data_dir"},
         **task.notes,
         **{field: value for field, value in model.items() if not field.startswith("freeze") or value},
-        "params": parameters,
+        "params": count_parameters(fitted.state.params),
         "steps": steps,
         "max_steps": config.train.max_steps,
         **({} if epoch_steps is None else {"epochs": config.train.epochs, "epochs_done": steps / epoch_steps}),
@@ -235,14 +256,14 @@ def _summary(name: str, parts: Parts, fitted: fitting.Fitted, parameters: int) -
     }
 
 
-def _evaluate_only(parts: Parts, directory: RunDirectory) -> int:
-    state = restore(parts, directory.path)
+def _evaluate_only(parts: Parts, trainer: Trainer, directory: RunDirectory) -> int:
+    state = restore(trainer, parts.config.train.seed, directory.path)
     hparams = parts.config.train.hparams(parts.task.epoch_steps(parts.config.train.batch))
-    print(json.dumps({"step": int(state.step), **fitting.evaluate(parts.trainer, parts.task, state, hparams)[1]}))
+    print(json.dumps({"step": int(state.step), **fitting.evaluate(trainer, parts.task, state, hparams)[1]}))
     return 0
 
 
-def restore(parts: Parts, path: Path) -> TrainState:
+def restore(trainer: Trainer, seed: int, path: Path) -> TrainState:
     """The state of the newest whole checkpoint of a run.
 
     Raises:
@@ -252,12 +273,12 @@ def restore(parts: Parts, path: Path) -> TrainState:
     allowed = "a run's folder with a checkpoint"
     require((path / "checkpoints").is_dir(), "logdir", str(path), allowed)
     checkpoints = Checkpoints(path / "checkpoints")
-    state, notes = checkpoints.restore(parts.trainer.init(parts.config.train.seed))
+    state, notes = checkpoints.restore(trainer.init(seed))
     checkpoints.close()
     for note in notes:
         print(note, file=sys.stderr)
     require(state is not None, "logdir", str(path), allowed)
-    return parts.trainer.place(state)
+    return trainer.place(state)
 
 
 def _report(parts: Parts, fitted: fitting.Fitted, directory: RunDirectory, command: str) -> int:

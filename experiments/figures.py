@@ -140,7 +140,7 @@ def training(runs: list[Run], config: Config) -> "Figure":
     rows = {}
     for run in runs:
         parts = run.parts()
-        like = parts.trainer.init(run.config.train.seed)
+        like = parts.trainer().init(run.config.train.seed)
         checkpoints = Checkpoints(run.path / "checkpoints")
         steps = checkpoints.steps()
         require(len(steps) > 1, "runs", str(run.path), "a run with more than one checkpoint, see --keep-checkpoints")
@@ -169,7 +169,7 @@ def look(run: Run, config: Config) -> Example:
     parts = run.parts()
     size = parts.task.splits["test"].size
     require(config.index < size, "index", config.index, f"0 to {size - 1}, the test set")
-    state = restore(parts, run.path)
+    state = restore(parts.trainer(), run.config.train.seed, run.path)
     return example(parts, state.params, state.fixed, config.index)
 
 

@@ -6,7 +6,8 @@ from functools import partial
 from tyro.conf import OmitArgPrefixes
 
 from experiments import images, presets
-from experiments.experiment import Experiment, RunConfig, run_from_command_line
+from experiments.experiment import Experiment, RunConfig
+from experiments.program import run_from_command_line
 from wrnn_jax.models import ImageModelConfig
 from wrnn_jax.tasks import NoisyRowsConfig, noisy_rows_task
 from wrnn_jax.training.config import EpochsConfig

@@ -1,6 +1,7 @@
 """Settings for the published rows of the Wave-RNN (Keller et al. 2024): what ``--preset`` names.
 
-Where the paper does not print the values that its grid came to, they are ours, from its grid; each summary says so.
+Where the paper does not print the values that its grid came to, they are ours, from its grid; each summary says so. The
+grid itself is the preset ``paper-sweep``.
 """
 
 import dataclasses
@@ -8,7 +9,18 @@ import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from wrnn_jax.report.published import ABLATION_T, ADDING_T, COPY_BEST, COPY_T, EPOCHS, EPOCHS_IRNN_PSMNIST, STEPS
+from wrnn_jax.report.published import (
+    ABLATION_T,
+    ADDING_GRID,
+    ADDING_T,
+    COPY_BEST,
+    COPY_GRID,
+    COPY_T,
+    EPOCHS,
+    EPOCHS_IRNN_PSMNIST,
+    IMAGES_GRID,
+    STEPS,
+)
 from wrnn_jax.validation import require, require_choice
 
 
@@ -19,12 +31,14 @@ class Preset(NamedTuple):
     ``summary``           one line on what it is
     ``apply(config)``     -> the config with the settings for its T and model
     ``rows``              the flags that choose among published rows
+    ``grid(config)``      -> a sweep's fields and their values, for the config's model; None: a single run
     ====================  ==================================================================
     """
 
     summary: str
     apply: Callable[[Any], Any]
     rows: tuple[str, ...]
+    grid: Callable[[Any], Mapping[str, tuple]] | None = None
 
 
 ABLATION = {
@@ -56,8 +70,8 @@ def paper_copy(config: Any) -> Any:
     """
     require_choice("model", config.model.model, sorted({model for model, _ in COPY_BEST}))
     sizes = [neurons for model, neurons in COPY_BEST if model == config.model.model]
-    require(config.model.n_hid in sizes, "n_hid", config.model.n_hid, f"one of {sizes} for --preset paper")
-    require(config.task.T in COPY_T, "T", config.task.T, f"one of {COPY_T} for --preset paper")
+    require(config.model.n_hid in sizes, "n_hid", config.model.n_hid, f"one of {sizes}, as in the paper")
+    require(config.task.T in COPY_T, "T", config.task.T, f"one of {COPY_T}, as in the paper")
     return _train(config, **_copy_settings(config), max_steps=STEPS, stop_below=0.0)
 
 
@@ -79,7 +93,7 @@ def paper_adding(config: Any) -> Any:
       InvalidValue: for a T or model that the paper does not have.
     """
     require_choice("model", config.model.model, ("wrnn", "irnn"))
-    require(config.task.T in ADDING_T, "T", config.task.T, f"one of {ADDING_T} for --preset paper")
+    require(config.task.T in ADDING_T, "T", config.task.T, f"one of {ADDING_T}, as in the paper")
     return _train(config, lr=1e-4, grad_clip=1.0, max_steps=STEPS, stop_below=0.0)
 
 
@@ -88,7 +102,7 @@ def paper_mnist(epochs: Mapping[str, int]) -> Callable[[Any], Any]:
 
     def apply(config: Any) -> Any:
         require_choice("model", config.model.model, epochs)
-        require(config.task.dataset == "mnist", "dataset", config.task.dataset, "mnist for --preset paper")
+        require(config.task.dataset == "mnist", "dataset", config.task.dataset, "mnist, as in the paper")
         lr = 1e-4 if config.model.model == "irnn" else 1e-3
         schedule = {"schedule": "step", "lr_factor": 10.0, "lr_period": 100.0}
         return _train(config, lr=lr, grad_clip=1.0, epochs=epochs[config.model.model], **schedule)
@@ -99,7 +113,7 @@ def paper_mnist(epochs: Mapping[str, int]) -> Callable[[Any], Any]:
 def paper_nscifar10(config: Any) -> Any:
     """A row of Table 3: batch 256."""
     require_choice("model", config.model.model, ("wrnn", "irnn"))
-    require(config.task.dataset == "cifar10", "dataset", config.task.dataset, "cifar10 for --preset paper")
+    require(config.task.dataset == "cifar10", "dataset", config.task.dataset, "cifar10, as in the paper")
     if config.model.model == "irnn":
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, n_hid=529))
     config = _train(config, lr=1e-4, grad_clip=1.0, epochs=EPOCHS, schedule="step", lr_factor=10.0, lr_period=100.0)
@@ -110,34 +124,51 @@ def _flags(models: tuple[str, ...], lengths: tuple[int, ...]) -> tuple[str, ...]
     return tuple(f"--model {model} --T {T}" for model, T in itertools.product(models, lengths))
 
 
-COPY = {
-    "paper": Preset(
-        "Fig. 3 and Table 4, the best settings of the appendix for a T and model",
-        paper_copy,
-        _flags(("wrnn", "irnn", "irnn --n-hid 625"), COPY_T),
-    ),
-    **{
-        f"ablation-{row}": Preset(f"Table 4, {row}", ablation(row), tuple(f"--T {T}" for T in ABLATION_T))
-        for row in ABLATION
+def _with_sweep(presets: dict[str, Preset], grid: Callable[[Any], Mapping[str, tuple]], axes: str) -> dict[str, Preset]:
+    """The grid as well that the settings of the rows were searched in; what it does not search is as in the rows."""
+    paper = presets["paper"]
+    rows = tuple(row for row in paper.rows if "--n-hid" not in row)  # Sizes are searched.
+    return {**presets, "paper-sweep": Preset(f"the paper's grid for each row: {axes}", paper.apply, rows, grid)}
+
+
+COPY = _with_sweep(
+    {
+        "paper": Preset(
+            "Fig. 3 and Table 4, the best settings of the appendix for a T and model",
+            paper_copy,
+            _flags(("wrnn", "irnn", "irnn --n-hid 625"), COPY_T),
+        ),
+        **{
+            f"ablation-{row}": Preset(f"Table 4, {row}", ablation(row), tuple(f"--T {T}" for T in ABLATION_T))
+            for row in ABLATION
+        },
     },
-}
-ADDING = {
-    "paper": Preset(
-        "Table 1 (lr and clip ours, from the paper's grid)", paper_adding, _flags(("wrnn", "irnn"), ADDING_T)
-    )
-}
-_OF_GRID = "(lr, clip and schedule ours, from the paper's grid)"
-_MNIST_MODELS = tuple(f"--model {model}" for model in ("wrnn", "wrnn-mlp", "irnn"))
-SMNIST = {
-    "paper": Preset(
-        f"Table 2, sMNIST {_OF_GRID}", paper_mnist({"wrnn": EPOCHS, "wrnn-mlp": EPOCHS, "irnn": EPOCHS}), _MNIST_MODELS
-    )
-}
-PSMNIST = {
-    "paper": Preset(
-        f"Table 2, psMNIST {_OF_GRID}",
-        paper_mnist({"wrnn": EPOCHS, "wrnn-mlp": EPOCHS, "irnn": EPOCHS_IRNN_PSMNIST}),
-        _MNIST_MODELS,
-    )
-}
-NSCIFAR10 = {"paper": Preset(f"Table 3, nsCIFAR10 {_OF_GRID}", paper_nscifar10, ("--model wrnn", "--model irnn"))}
+    lambda config: COPY_GRID[config.model.model],
+    "3 lr x 3 clip; of the irnn also 2 init x 2 act x 2 n-hid",
+)
+ADDING = _with_sweep(
+    {
+        "paper": Preset(
+            "Table 1 (lr and clip ours, from the paper's grid)", paper_adding, _flags(("wrnn", "irnn"), ADDING_T)
+        )
+    },
+    lambda config: ADDING_GRID,
+    "3 lr x 5 clip",
+)
+
+
+def _images(summary: str, apply: Callable[[Any], Any], models: tuple[str, ...]) -> dict[str, Preset]:
+    summary = f"{summary} (lr, clip and schedule ours, from the paper's grid)"
+    rows = tuple(f"--model {model}" for model in models)
+    axes = "3 lr x 5 clip x 2 lr-factor x 2 lr-period"
+    return _with_sweep({"paper": Preset(summary, apply, rows)}, lambda config: IMAGES_GRID, axes)
+
+
+_MNIST_MODELS = ("wrnn", "wrnn-mlp", "irnn")
+SMNIST = _images("Table 2, sMNIST", paper_mnist(dict.fromkeys(_MNIST_MODELS, EPOCHS)), _MNIST_MODELS)
+PSMNIST = _images(
+    "Table 2, psMNIST",
+    paper_mnist({**dict.fromkeys(_MNIST_MODELS, EPOCHS), "irnn": EPOCHS_IRNN_PSMNIST}),
+    _MNIST_MODELS,
+)
+NSCIFAR10 = _images("Table 3, nsCIFAR10", paper_nscifar10, ("wrnn", "irnn"))

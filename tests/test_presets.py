@@ -1,31 +1,38 @@
 """The paper's settings: a preset for every published row of ours, and each row of the report has one."""
 
 import dataclasses
+import math
 import shlex
 
 import pytest
 
 from experiments import cli
 from experiments.ablation import Config as AblationConfig
-from experiments.experiment import run_from_command_line
+from experiments.grid_flags import groups
+from experiments.program import run_from_command_line
 from experiments.runs import EXPERIMENTS
 from wrnn_jax.report.groups import misfits
 from wrnn_jax.report.papertables import PAPER_TABLES
+from wrnn_jax.report.published import COPY_BEST, COPY_GRID, COPY_T
 from wrnn_jax.report.runs import Run
 
+SWEEP = "paper-sweep"
 ROWS = [
     (experiment.name, name, flags)
     for experiment in EXPERIMENTS.values()
     for name, preset in experiment.presets.items()
     for flags in preset.rows
+    if preset.grid is None
 ]
+SWEEPS = [(experiment.name, flags) for experiment in EXPERIMENTS.values() for flags in experiment.presets[SWEEP].rows]
 
 
 @pytest.fixture
 def parsed(monkeypatch):
-    """``parsed(experiment, arguments)``: the config that a command line comes to."""
+    """``parsed(experiment, arguments)``: the config, or the grid, that a command line comes to."""
     seen = []
-    monkeypatch.setattr("experiments.experiment.run", lambda experiment, config: seen.append(config) or 0)
+    for what_acts in ("run", "run_grid"):
+        monkeypatch.setattr(f"experiments.program.{what_acts}", lambda experiment, asked: seen.append(asked) or 0)
     monkeypatch.setattr(cli, "prepare_jax", lambda: None)
 
     def parse(name, arguments):
@@ -116,6 +123,55 @@ def test_ablation_takes_away_what_its_name_says(parsed, row, model, init, encode
     ):
         assert (config.model.model, config.model.init, config.model.encoder_init) == (model, init, encoder_init)
         assert (config.task.T, config.train.max_steps) == (10, 60_000)
+
+
+@pytest.mark.parametrize(("name", "flags"), SWEEPS)
+def test_a_sweep_is_the_papers_grid_around_the_papers_settings(parsed, name, flags):
+    grid = parsed(name, ["--preset", SWEEP, *shlex.split(flags)])
+    is_irnn_on_copy = (name, grid.base.model.model) == ("copy", "irnn")
+    assert len(grid.members) == {"copy": 72 if is_irnn_on_copy else 9, "adding": 15}.get(name, 60)
+    assert len(groups(grid.members)) == (8 if is_irnn_on_copy else 1), "programs: init x act x n_hid"
+    assert len({(member.config.model, member.config.train) for member in grid.members}) == len(grid.members)
+    paper = parsed(name, ["--preset", "paper", *shlex.split(flags)])
+    assert (grid.base.task, grid.base.model, grid.base.train) == (paper.task, paper.model, paper.train)
+    for member in grid.members:
+        changed = {
+            field
+            for section in ("task", "model", "train")
+            for field, value in dataclasses.asdict(getattr(member.config, section)).items()
+            if value != getattr(getattr(paper, section), field)
+        }
+        assert changed <= set(grid.axes) - {"seed"}, "nothing else than the grid's own"
+    # The settings of the preset "paper", the published ones and ours, are a member.
+    assert (paper.model, paper.train) in {(member.config.model, member.config.train) for member in grid.members}
+
+
+def test_best_settings_of_copy_lie_within_its_grid():
+    assert math.prod(map(len, COPY_GRID["wrnn"].values())) == 9
+    for (model, n_hid), best in COPY_BEST.items():
+        grid = COPY_GRID[model]
+        assert n_hid in grid.get("n_hid", (100,))
+        for field, values in best.items():
+            assert len(values) == len(COPY_T)
+            assert set(values) <= set(grid[field])
+
+
+def test_flags_beside_a_sweep_replace_or_fix_its_axes(parsed):
+    def swept(name, flags):
+        return parsed(name, ["--preset", SWEEP, *flags.split()])
+
+    grid = swept("copy", "--T 30 --model irnn --n-hid 100 --act relu --grid.lr 1e-3 --seeds 3")
+    assert grid.axes == {
+        "lr": (1e-3,),
+        "grad_clip": (0.0, 1.0, 10.0),
+        "init": ("identity", "random"),
+        "seed": (0, 1, 2),
+    }
+    grid = swept("psmnist", "--grid.lr-factor 2 --lr 1e-3 --epochs 3 --grid.model wrnn wrnn-mlp")
+    assert len(grid.members) == 5 * 2 * 2
+    assert {(m.config.train.lr_factor, m.config.train.epochs, m.config.train.lr) for m in grid.members} == {
+        (2.0, 3, 1e-3)
+    }
 
 
 def test_sizes_are_the_papers(parsed):

@@ -48,7 +48,7 @@ def rows(logdir):
 
 
 def final_state(logdir):
-    return restore(open_run(logdir).parts(), logdir)
+    return restore(open_run(logdir).parts().trainer(), 0, logdir)
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ def test_the_permutation_is_the_checkpoints(runs, tmp_path):
     parts = run_.parts()
     other = np.arange(64, dtype=np.int32)[::-1].copy()
     changed = parts._replace(task=parts.task._replace(source=parts.task.source._replace(fixed={"permutation": other})))
-    state = restore(changed, logdir)
+    state = restore(changed.trainer(), 0, logdir)
     np.testing.assert_array_equal(state.fixed["permutation"], parts.task.source.fixed["permutation"])
 
 

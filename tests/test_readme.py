@@ -9,7 +9,7 @@ import pytest
 
 from experiments import ablation, cli, figures, report
 from experiments.bench import __main__ as bench
-from experiments.experiment import run_from_command_line
+from experiments.program import run_from_command_line
 from experiments.runs import EXPERIMENTS
 
 PROGRAMS = {"ablation": ablation, "bench": bench, "figures": figures, "report": report}
@@ -44,9 +44,12 @@ def test_there_are_examples_and_commands():
 @pytest.mark.parametrize("command", commands())
 def test_commands_are_understood(command, monkeypatch):
     words = shlex.split(command)
+    if words[0] == "srun":
+        words = words[words.index("python3") :]
     program = words[2].removeprefix("experiments.") if words[:2] == ["python3", "-m"] else None
     if program in EXPERIMENTS:
-        monkeypatch.setattr("experiments.experiment.run", lambda experiment, config: 0)
+        monkeypatch.setattr("experiments.program.run", lambda experiment, config: 0)
+        monkeypatch.setattr("experiments.program.run_grid", lambda experiment, grid: 0)
         monkeypatch.setattr("experiments.cli.prepare_jax", lambda: None)
         with pytest.raises(SystemExit) as exit:
             run_from_command_line(EXPERIMENTS[program], words[3:])

@@ -10,8 +10,9 @@ import pytest
 from wrnn_jax import models
 from wrnn_jax.models import Model, ModelConfig
 from wrnn_jax.tasks import CopyConfig, Source, Split, copy_task
-from wrnn_jax.training.loop import make_trainer, with_best
+from wrnn_jax.training.loop import make_trainer
 from wrnn_jax.training.optimizer import make_hparams, make_optimizer
+from wrnn_jax.training.state import with_best
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -106,7 +107,7 @@ def test_nothing_is_compiled_twice(model):
     for until, lr, clip in ((1, 1e-3, 1.0), (3, 1e-3, 1.0), (7, 1e-2, 1.0), (8, 1e-4, 0.0)):
         state, _ = trainer.drain(trainer.place(trainer.advance(state, make_hparams(lr, clip), until)))
         trainer.evaluate(state, "test")
-    for function in (trainer.advance.func, trainer.drain, trainer.evaluate.func):
+    for function in (trainer.advance.func, trainer.drain.func, trainer.evaluate.func):
         assert function._cache_size() == 1
 
 

@@ -1,11 +1,11 @@
 """A grid in one program, against its members one after another."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.bench import report
@@ -13,8 +13,8 @@ from experiments.bench.race import Contender, race
 from experiments.cli import prepare_jax
 from wrnn_jax import models
 from wrnn_jax.tasks import CopyConfig, copy_task
-from wrnn_jax.training.grid import grid_trainer
-from wrnn_jax.training.loop import make_trainer
+from wrnn_jax.training.loop import Trainer, make_trainer
+from wrnn_jax.training.members import How, members_mesh
 from wrnn_jax.training.optimizer import Hparams
 from wrnn_jax.validation import require_integer
 
@@ -67,11 +67,14 @@ def run(config: GridConfig) -> int:
     return 0
 
 
-def _trainer(T: int):
+def _trainer(T: int, members: int | None, how: How = "auto") -> Trainer:
+    """As an experiment makes it; of a single run where ``members`` is None."""
     prepare_jax()
     task = copy_task(CopyConfig(T=T))
-    config = models.with_backend_chosen(models.ModelConfig(), task.outputs, BATCH)
-    return make_trainer(models.build(config, task.input_size, task.output_size, task.outputs), task, BATCH)
+    shards = members_mesh(jax.local_devices(), members or 1, BATCH, how).shape["batch"]
+    config = models.with_backend_chosen(models.ModelConfig(), task.outputs, BATCH // shards)
+    model = models.build(config, task.input_size, task.output_size, task.outputs)
+    return make_trainer(model, task, BATCH, members=members, how=how)
 
 
 def _hparams(members: int) -> Hparams:
@@ -80,7 +83,7 @@ def _hparams(members: int) -> Hparams:
 
 def separately(T: int, members: int, steps: int) -> Callable[[], float]:
     """A turn is ``steps`` optimiser steps of every member, each by the same compiled loop."""
-    trainer, hparams = _trainer(T), _hparams(members)
+    trainer, hparams = _trainer(T, None), _hparams(members)
     states = [trainer.init(seed) for seed in range(members)]
 
     def turn() -> float:
@@ -92,15 +95,18 @@ def separately(T: int, members: int, steps: int) -> Callable[[], float]:
     return turn
 
 
-def together(T: int, members: int, steps: int, how: str) -> Callable[[], float]:
+def together(T: int, members: int, steps: int, how: How) -> Callable[[], float]:
     """A turn is ``steps`` optimiser steps of all members, in one program."""
-    trainer, hparams = grid_trainer(_trainer(T), how), _hparams(members)
-    states = trainer.init(jnp.arange(members))
-    states = trainer.place(states)
+    trainer = _trainer(T, members, how)
+    # Slots without a member are not asked for a step.
+    slots = np.arange(trainer.mesh.shape["grid"] * math.ceil(members / trainer.mesh.shape["grid"]))
+    hparams = jax.tree.map(lambda leaf: np.resize(leaf, len(slots)), _hparams(members))
+    states = trainer.init(slots)
 
     def turn() -> float:
         nonlocal states
-        states = jax.block_until_ready(trainer.advance(states, hparams, int(states.step[0]) + steps))
+        until = np.where(slots < members, np.asarray(states.step) + steps, 0)
+        states = jax.block_until_ready(trainer.advance(states, hparams, until))
         return float(states.loss_sum.sum())
 
     return turn

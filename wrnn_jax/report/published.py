@@ -99,3 +99,20 @@ COPY_BEST: Mapping[tuple[str, int], Mapping[str, tuple[float, ...]]] = {
 of 0 is none. The wRNN has 6 channels."""
 COPY_480_RECALL = 1.0
 """The wRNN's share of symbols recalled at T = 480, as Fig. 4 shows it: no table has this length."""
+
+_COPY_GRID = {"lr": (1e-2, 1e-3, 1e-4), "grad_clip": (0.0, 1.0, 10.0)}
+COPY_GRID: Mapping[str, Mapping[str, tuple]] = {
+    "wrnn": _COPY_GRID,
+    "irnn": {**_COPY_GRID, "init": ("identity", "random"), "act": ("relu", "tanh"), "n_hid": (100, 625)},
+}
+"""What was searched on the copy task for each T (appendix), by model; the best of it is ``COPY_BEST``."""
+ADDING_GRID: Mapping[str, tuple] = {"lr": (1e-2, 1e-3, 1e-4), "grad_clip": (0.0, 1.0, 10.0, 100.0, 1000.0)}
+"""What was searched on the adding task for each T and model (appendix)."""
+IMAGES_GRID: Mapping[str, tuple] = {
+    "lr": (1e-3, 1e-4, 1e-5),
+    "grad_clip": (0.0, 1.0, 10.0, 100.0, 1000.0),
+    "lr_factor": (3.33, 10.0),
+    "lr_period": (40.0, 100.0),
+}
+"""What was searched on sMNIST, psMNIST and nsCIFAR10 for each model (appendix): the learning rate is divided by the
+factor every so many epochs."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from wrnn_jax.training.rundir import read_metrics
 from wrnn_jax.validation import InvalidValue, require
 
-SUMMARY, CONFIG = "summary.json", "config.json"
+SUMMARY, CONFIG, GRID = "summary.json", "config.json", "grid.json"
 PARTS = ("checkpoints", "figures", "tensorboard")
 """Folders of a run directory, in which no other run is looked for."""
 MARKS = {"task", "model", "status"}
@@ -88,6 +88,8 @@ def find_runs(root: Path) -> Found:
         for path, files in _folders(root):
             if SUMMARY in files:
                 runs.append(_read_directory(path, root))
+            elif GRID in files:
+                continue  # Its members are runs of their own.
             elif CONFIG in files or "metrics.jsonl" in files:
                 rows = read_metrics(path)
                 unfinished.append(Unfinished(_name(path, root), rows[-1].get("step") if rows else None))
@@ -109,7 +111,7 @@ def _folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
         raise error
 
     for path, folders, files in os.walk(root, onerror=refuse):
-        is_run = SUMMARY in files or CONFIG in files
+        is_run = not {SUMMARY, CONFIG, GRID}.isdisjoint(files)
         folders[:] = sorted(name for name in folders if not (name.startswith(".") or (is_run and name in PARTS)))
         yield Path(path), files
 

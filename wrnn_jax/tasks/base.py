@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 
 from wrnn_jax.typing import Array, Key
+from wrnn_jax.validation import require
 
 TEST_KEY = 1
 """The test set of a task without data of its own is drawn from key 0 folded with this: a child of key 0, while every
@@ -75,8 +76,15 @@ class Task(NamedTuple):
         return "val" if "val" in self.splits else "test"
 
     def epoch_steps(self, batch: int) -> int | None:
-        """Whole batches in an epoch; None where there are no epochs."""
-        return None if self.train_size is None else self.train_size // batch
+        """Whole batches in an epoch; None where there are no epochs.
+
+        Raises:
+          InvalidValue: for a batch larger than an epoch.
+        """
+        if self.train_size is None:
+            return None
+        require(batch <= self.train_size, "batch", batch, f"at most {self.train_size}, the training set")
+        return self.train_size // batch
 
 
 def fresh(

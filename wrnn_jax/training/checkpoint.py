@@ -5,6 +5,7 @@ import hashlib
 import logging
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +35,20 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(max_to_keep=keep or None, enable_async_checkpointing=False)
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
-    def save(self, step: int, state: Any) -> None:
+    def save(self, step: int, state: Any, about: Any = None) -> None:
         """Write ``state`` as that of ``step``, replacing an unreadable one of the same step.
+
+        Args:
+          step: its number.
+          state: a pytree of arrays.
+          about: what a reader must know to read it, as JSON has it.
 
         Raises:
           CheckpointError: if it could not be written, with the reason.
         """
         state = jax.tree.map(np.array, state)
-        args = ocp.args.Composite(state=ocp.args.StandardSave(state), digest=ocp.args.JsonSave(_digest(state)))
+        digest = {"sha256": _digest(state), "about": about}
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), digest=ocp.args.JsonSave(digest))
         try:
             self._require_room(state)
             if step in self._manager.all_steps():
@@ -73,7 +80,8 @@ class Checkpoints:
         """The state of the newest whole checkpoint.
 
         Args:
-          like: a state of the same structure, shapes and dtypes.
+          like: a state of the same structure, shapes and dtypes; or a function that makes one of what was saved
+            ``about`` it.
 
         Returns:
           (state, notes): None if there is no checkpoint at all; a note for each newer checkpoint that
@@ -98,12 +106,13 @@ class Checkpoints:
         Raises:
           CheckpointError: if it cannot be read, with the reason.
         """
-        like = jax.eval_shape(lambda: like)
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(like), digest=ocp.args.JsonRestore())
         try:
             with _quiet_threads():
+                digest = self._manager.restore(step, args=ocp.args.Composite(digest=ocp.args.JsonRestore())).digest
+                like = jax.eval_shape(partial(like, digest["about"]) if callable(like) else lambda: like)
+                args = ocp.args.Composite(state=ocp.args.StandardRestore(like))
                 stored = self._manager.restore(step, args=args)
-            if stored.digest != _digest(stored.state):
+            if digest["sha256"] != _digest(stored.state):
                 raise ValueError("its numbers are not those that were written")
         except Exception as error:  # As many kinds as there are ways to damage a file.
             raise CheckpointError(f"checkpoint {step} is unreadable ({_first_line(error)})") from error
@@ -126,14 +135,14 @@ def _quiet_threads() -> Iterator[None]:
         sys.unraisablehook = hook
 
 
-def _digest(state: Any) -> dict[str, str]:
+def _digest(state: Any) -> str:
     """SHA-256 over every array's path, dtype, shape and bytes."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         leaf = np.asarray(leaf)
         digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
         digest.update(np.ascontiguousarray(leaf).tobytes())
-    return {"sha256": digest.hexdigest()}
+    return digest.hexdigest()
 
 
 def _first_line(error: Exception) -> str:

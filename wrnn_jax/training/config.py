@@ -29,6 +29,8 @@ class TrainConfig:
     """Optimiser steps, if nothing ends the run earlier."""
     grad_clip: float = 1.0
     """Largest global norm of a gradient; 0 = off."""
+    weight_decay: float = 0.0
+    """The factor of an L2 penalty on all parameters: half of it times their squared norm."""
     schedule: str = "constant"
     """Of the learning rate: constant | step | exponential | cosine | one-cycle | plateau."""
     lr_factor: float | None = None
@@ -53,6 +55,7 @@ class TrainConfig:
         if self.max_steps is not None:
             require_integer("max_steps", self.max_steps, at_least=0)
         require_nonnegative("grad_clip", self.grad_clip)
+        require_nonnegative("weight_decay", self.weight_decay)
         require_choice("schedule", self.schedule, SCHEDULES)
         if self.lr_factor is not None:
             has_one = ", ".join(LR_FACTORS)
@@ -89,9 +92,9 @@ class TrainConfig:
     def hparams(self, epoch_steps: int | None) -> Hparams:
         """The traced hyper-parameters of a resolved config."""
         if self.schedule == "constant":
-            return make_hparams(self.lr, self.grad_clip)
+            return make_hparams(self.lr, self.grad_clip, weight_decay=self.weight_decay)
         in_steps = 1 if self.schedule == "plateau" else epoch_steps or 1
-        return make_hparams(self.lr, self.grad_clip, self.lr_factor, self.lr_period * in_steps)
+        return make_hparams(self.lr, self.grad_clip, self.lr_factor, self.lr_period * in_steps, self.weight_decay)
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,22 @@
 """The training loop on the host: between calls of the device it evaluates, records, checkpoints, and heeds signals."""
 
 import sys
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
+from tqdm import tqdm
 
 from wrnn_jax.tasks.base import Task
 from wrnn_jax.training.checkpoint import Checkpoints
 from wrnn_jax.training.config import TrainConfig
-from wrnn_jax.training.loop import Trainer, TrainState, with_best
+from wrnn_jax.training.loop import Trainer
 from wrnn_jax.training.optimizer import Hparams
-from wrnn_jax.training.recorder import Recorder
+from wrnn_jax.training.recorder import Pace, Recorder, shown
 from wrnn_jax.training.rundir import RunDirectory
 from wrnn_jax.training.signals import received_signals
+from wrnn_jax.training.state import TrainState, with_best
+from wrnn_jax.typing import Array
 
 SOLVED = "solved"
 BELOW = "below the loss asked for"
@@ -67,26 +71,34 @@ def fit(trainer: Trainer, task: Task, config: TrainConfig, directory: RunDirecto
     hparams = config.hparams(task.epoch_steps(config.batch))
     checkpoints = Checkpoints(directory.checkpoints, config.keep_checkpoints)
     state, saved = _start(trainer, checkpoints, config.seed)
-    with received_signals() as received, Recorder(directory, int(state.step), config.max_steps) as recorder:
+    recorder, pace = Recorder(directory, int(state.step)), Pace()
+    # No bar where nobody watches: in a log file each refresh would be a line.
+    bar = tqdm(total=config.max_steps, initial=int(state.step), unit="step", disable=None, dynamic_ncols=True)
+    with received_signals() as received, bar:
         state = trainer.advance(state, hparams, int(state.step))  # No step: only compiles.
         status = _status_at_start(trainer, task, config, state)
         while status is None:
             step = int(state.step)
-            end = min(_next(step, config.log_interval), _next(step, config.checkpoint_interval), config.max_steps)
-            state = trainer.advance(state, hparams, min(end, step + recorder.steps_of_next_call()))
+            end = min(next_multiple(step, config.log_interval), config.max_steps)
+            end_of_call = min(step + pace.steps_of_next_call(), next_multiple(step, config.checkpoint_interval))
+            state = trainer.advance(state, hparams, min(end, end_of_call))
+            pace.advanced(int(state.step) - step)
+            bar.update(int(state.step) - step)
             step = int(state.step)
-            recorder.advanced(step)
             if not state.finite:
                 status, state = DIVERGED, state._replace(finite=jnp.bool_(True))
                 break
-            if step == end and (step % config.log_interval == 0 or step == config.max_steps):
+            if step == end:
                 metrics = trainer.evaluate(state, task.watched)
                 # A last evaluation out of turn leaves no trace in the state: the run may go on some day.
                 if step % config.log_interval == 0:
                     state = trainer.observe(state, hparams, metrics)
                 state, train_loss = trainer.drain(state)
-                recorder.record({"train_loss": float(train_loss), **_floats(metrics)})
-                status = _end_reached(task, config, step, _floats(metrics))
+                metrics = {"train_loss": float(train_loss), **_floats(metrics)}
+                recorder.record(step, metrics, pace.steps_per_second)
+                bar.set_postfix_str(shown(metrics), refresh=False)
+                tqdm.write(f"step {step}: {shown(metrics)}")
+                status = end_reached(task, config, step, metrics)
             if step % config.checkpoint_interval == 0:
                 checkpoints.save(step, state)
                 saved = step
@@ -100,11 +112,11 @@ def fit(trainer: Trainer, task: Task, config: TrainConfig, directory: RunDirecto
         state=picked,
         best_step=int(picked.step if picked.best is None else picked.best.step),
         metrics=metrics,
-        solved_step=next((row["step"] for row in directory.metrics() if _is_solved(task, row)), None),
+        solved_step=solved_step(task, directory),
         status=status,
         signal=received[0] if status == INTERRUPTED else None,
         seconds=recorder.seconds,
-        steps_per_second=recorder.steps_per_second,
+        steps_per_second=pace.steps_per_second,
     )
 
 
@@ -138,11 +150,12 @@ def _status_at_start(trainer: Trainer, task: Task, config: TrainConfig, state: T
     if step >= config.max_steps:
         return COMPLETE
     if step and step % config.log_interval == 0:
-        return _end_reached(task, config, step, _floats(trainer.evaluate(state, task.watched)))
+        return end_reached(task, config, step, _floats(trainer.evaluate(state, task.watched)))
     return None
 
 
-def _end_reached(task: Task, config: TrainConfig, step: int, metrics: dict[str, float]) -> str | None:
+def end_reached(task: Task, config: TrainConfig, step: int, metrics: Mapping[str, float]) -> str | None:
+    """The status with which such metrics after so many steps end a run; None if it goes on."""
     if config.stop_below is None and task.solved(metrics):
         return SOLVED
     if config.stop_below is not None and metrics[task.monitor] < config.stop_below:
@@ -150,15 +163,17 @@ def _end_reached(task: Task, config: TrainConfig, step: int, metrics: dict[str, 
     return COMPLETE if step >= config.max_steps else None
 
 
-def _is_solved(task: Task, row: dict) -> bool:
-    """Whether a record shows the task solved; one that was not finite was written as null."""
-    return row.get(task.monitor) is not None and task.solved(row)
+def solved_step(task: Task, directory: RunDirectory) -> int | None:
+    """The step of the first record that the task calls solved; None if none is."""
+    # What was not finite was written as null.
+    rows = (row for row in directory.metrics() if row.get(task.monitor) is not None)
+    return next((row["step"] for row in rows if task.solved(row)), None)
 
 
-def _floats(metrics: dict) -> dict[str, float]:
-    return {name: float(value) for name, value in metrics.items()}
-
-
-def _next(step: int, interval: int) -> int:
+def next_multiple(step: int, interval: int) -> int:
     """The next multiple of ``interval`` after ``step``."""
     return (step // interval + 1) * interval
+
+
+def _floats(metrics: Mapping[str, Array]) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items()}

@@ -1,9 +1,10 @@
-"""The training loop on the device: many optimiser steps in one call, on data made or gathered there."""
+"""The training loop on the device: many optimiser steps in one call, of one run or of all members of a grid, on data
+made or gathered there."""
 
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +14,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from wrnn_jax.models import Model
 from wrnn_jax.tasks.base import Source, Task
+from wrnn_jax.training.members import How, members_mesh, over_members, resolved
 from wrnn_jax.training.optimizer import SCHEDULES, Hparams, make_optimizer
+from wrnn_jax.training.state import Best, Plateau, TrainState
 from wrnn_jax.typing import Array, Params
-from wrnn_jax.validation import require, require_choice
+from wrnn_jax.validation import require_choice
 
 SLICE = 128
 """The most sequences that are evaluated at once on a device."""
@@ -23,71 +26,36 @@ IMPROVEMENT = 1e-4
 """The relative fall of the watched loss that the plateau schedule counts as one."""
 
 
-class Plateau(NamedTuple):
-    """What the plateau schedule has seen."""
-
-    lowest: Array
-    """The lowest watched loss, float32."""
-    waited: Array
-    """Evaluations since, int32."""
-    drops: Array
-    """How often the learning rate was divided, int32."""
-
-
-class Best(NamedTuple):
-    """What validation has picked."""
-
-    params: Params
-    score: Array
-    """float32, −inf before the first evaluation."""
-    step: Array
-    """int32."""
-
-
-class TrainState(NamedTuple):
-    """All there is of a run: a checkpoint of it continues exactly where it stood."""
-
-    params: Params
-    opt_state: optax.OptState
-    step: Array
-    """Optimiser steps done, int32."""
-    key: Array
-    """Key data, uint32: the batch of a step is drawn from this key and the step."""
-    fixed: dict[str, Array]
-    """The task's ``source.fixed``, such as a permutation."""
-    plateau: Plateau
-    best: Best | None
-    """None for a task without validation."""
-    loss_sum: Array
-    """Training losses since the last record, summed."""
-    loss_count: Array
-    """How many they are, int32."""
-    finite: Array
-    """False once a loss or an update was not finite; the state is then that before the bad step."""
-
-
 class Trainer(NamedTuple):
     """A model's training on a task as compiled functions of a state that lies on the trainer's devices.
 
-    ====================================  =======================================================
-    ``init(seed)``                        -> state before the first step
-    ``place(state)``                      -> a copy of a state from elsewhere, as of a checkpoint
-    ``advance(state, hparams, until)``    -> state after step ``until``, or after the last finite
-                                          one; the state given is donated
-    ``drain(state)``                      -> (state, mean training loss since the last such call);
-                                          the state given is donated
-    ``evaluate(state, split)``            -> metrics of its parameters on that split of the task
-    ``observe(state, hparams, metrics)``  -> state that has seen such metrics of ``task.watched``:
-                                          the best parameters are kept, a plateau is counted
-    ====================================  =======================================================
+    =========================================  ========================================================
+    ``init(seed)``                             -> state before the first step
+    ``place(state)``                           -> a copy of a state from elsewhere, as of a checkpoint
+    ``advance(state, hparams, until)``         -> state after step ``until``, or after the last finite
+                                                  one; the state given is donated
+    ``drain(state, due)``                      -> (state, mean training loss since the last such call);
+                                                  the state given is donated
+    ``evaluate(state, split, due)``            -> metrics of its parameters on that split of the task
+    ``observe(state, hparams, metrics, due)``  -> state that has seen such metrics of ``task.watched``:
+                                                  the best parameters are kept, a plateau is counted
+    =========================================  ========================================================
+
+    The trainer of a grid takes and gives all of these for every member, with one more axis, the first: seeds, states,
+    hyper-parameters, ``until``, losses, metrics. Members that are not ``due``, where that is given, are passed over:
+    their metrics are 0, their state stays as it is.
     """
 
-    init: Callable[[int], TrainState]
+    init: Callable[[Any], TrainState]
     place: Callable[[TrainState], TrainState]
-    advance: Callable[[TrainState, Hparams, int], TrainState]
-    drain: Callable[[TrainState], tuple[TrainState, Array]]
-    evaluate: Callable[[TrainState, str], dict[str, Array]]
-    observe: Callable[[TrainState, Hparams, dict[str, Array]], TrainState]
+    advance: Callable[[TrainState, Hparams, Any], TrainState]
+    drain: Callable[..., tuple[TrainState, Array]]
+    evaluate: Callable[..., dict[str, Array]]
+    observe: Callable[..., TrainState]
+    mesh: Mesh
+    """Axes ``"grid"``, which divides the number of members, and ``"batch"``."""
+    how: Literal["vmap", "map"]
+    """Members at once, or one after another."""
 
 
 def make_trainer(
@@ -96,41 +64,102 @@ def make_trainer(
     batch_size: int,
     devices: Sequence[jax.Device] | None = None,
     schedule: str = "constant",
+    members: int | None = None,
+    how: How = "auto",
 ) -> Trainer:
-    """The trainer of ``model`` on ``task`` with Adam, one batch spread evenly over the devices.
+    """The trainer of ``model`` on ``task`` with Adam.
 
     Args:
       model: the two pure functions.
       task: the data, loss and metrics.
       batch_size: sequences in a batch.
-      devices: those to use, all by default; of them as many as divide the batch evenly take part.
+      devices: those to use, all of this process by default, arranged by
+        :func:`wrnn_jax.training.members.members_mesh`. One run's batch is spread evenly over as many of them as
+        divide it.
       schedule: the learning rate's, a key of :data:`wrnn_jax.training.optimizer.SCHEDULES`.
+      members: how many a grid has, for a trainer of them all; states are padded to a multiple of
+        ``trainer.mesh.shape["grid"]``.
+      how: members at once or one after another, see :func:`wrnn_jax.training.members.over_members`.
 
     Raises:
       ValueError: for a batch larger than an epoch, or an unknown schedule.
     """
     require_choice("schedule", schedule, SCHEDULES)
-    require(task.epoch_steps(batch_size) != 0, "batch", batch_size, f"at most {task.train_size}, the training set")
-    mesh = Mesh(batch_devices(jax.devices() if devices is None else devices, batch_size), ("batch",))
-    replicated, split_up = PartitionSpec(), PartitionSpec(mesh.axis_names[0])
+    task.epoch_steps(batch_size)  # Raises if the batch is larger than an epoch.
+    mesh = members_mesh(jax.local_devices() if devices is None else devices, members or 1, batch_size, how)
+    each = _Member(model, task, batch_size, schedule, mesh.shape["batch"])
+    replicated = PartitionSpec()
+    spec = replicated if members is None else PartitionSpec("grid")
     # Every state comes with the same sharding: one of another would compile the whole loop anew.
-    placed = NamedSharding(mesh, replicated)
+    placed = NamedSharding(mesh, spec)
     # An argument of every program below: as a constant, a set of images would be compiled into each.
-    data = jax.device_put(task.source.data, placed)
+    data = jax.device_put(task.source.data, NamedSharding(mesh, replicated))
 
-    def init(seed: int) -> TrainState:
+    def spread(function: Callable[..., Any], how: How = "vmap") -> Callable[..., Any]:
+        """``function(data, *member)`` on every device, of each member that is there."""
+
+        def on_device(data: Any, *member: Any) -> Any:
+            of_one = partial(function, data)
+            return of_one(*member) if members is None else over_members(of_one, how)(*member)
+
+        def everywhere(data: Any, *member: Any) -> Any:
+            specs = (replicated, *[spec] * len(member))
+            return jax.shard_map(on_device, mesh=mesh, in_specs=specs, out_specs=spec, check_vma=False)(data, *member)
+
+        return everywhere
+
+    def compiled(function: Callable[..., Any], how: How = "vmap", **options: Any) -> Callable[..., Any]:
+        return partial(jax.jit(spread(function, how), out_shardings=placed, **options), data)
+
+    def everyone(state: TrainState, due: Array | None) -> Array:
+        return jnp.ones(state.step.shape, bool) if due is None else due
+
+    def evaluate(data: Any, state: TrainState, split: str, due: Array | None = None) -> dict[str, Array]:
+        return spread(partial(each.evaluate, split), how)(data, state, everyone(state, due))
+
+    def observe(
+        data: Any, state: TrainState, hparams: Hparams, metrics: dict[str, Array], due: Array | None = None
+    ) -> TrainState:
+        return spread(each.observe)(data, state, hparams, metrics, everyone(state, due))
+
+    def drain(data: Any, state: TrainState, due: Array | None = None) -> tuple[TrainState, Array]:
+        return spread(each.drain)(data, state, everyone(state, due))
+
+    return Trainer(
+        init=compiled(each.init, how),
+        place=jax.jit(partial(jax.tree.map, jnp.copy), out_shardings=placed),
+        advance=compiled(each.advance, how, donate_argnums=1),
+        drain=partial(jax.jit(drain, donate_argnums=1, out_shardings=placed), data),
+        evaluate=partial(jax.jit(evaluate, static_argnums=2), data),
+        observe=partial(jax.jit(observe, out_shardings=placed), data),
+        mesh=mesh,
+        how=resolved(how),
+    )
+
+
+class _Member(NamedTuple):
+    """One run as pure functions, on one of the ``shards`` devices that share its batch: between them they are joined
+    by the axis ``"batch"``."""
+
+    model: Model
+    task: Task
+    batch_size: int
+    schedule: str
+    shards: int
+
+    def init(self, data: Any, seed: Array) -> TrainState:
         params_key, data_key = jax.random.split(jax.random.key(seed))
-        params = model.init(params_key)
+        params = self.model.init(params_key)
         # The hyper-parameters only scale updates: the optimiser's first state does not depend on them.
         opt_state = make_optimizer(Hparams(0.0, 0.0)).init(params)
         # The best parameters are buffers of their own: donated, the others may not be given twice.
-        best = Best(jax.tree.map(jnp.copy, params), jnp.float32(-jnp.inf), jnp.int32(0)) if task.score else None
+        best = Best(jax.tree.map(jnp.copy, params), jnp.float32(-jnp.inf), jnp.int32(0)) if self.task.score else None
         return TrainState(
             params,
             opt_state,
             step=jnp.int32(0),
             key=jax.random.key_data(data_key),
-            fixed={name: jnp.asarray(array) for name, array in task.source.fixed.items()},
+            fixed={name: jnp.asarray(array) for name, array in self.task.source.fixed.items()},
             plateau=Plateau(jnp.float32(jnp.inf), jnp.int32(0), jnp.int32(0)),
             best=best,
             loss_sum=jnp.float32(0),
@@ -138,20 +167,15 @@ def make_trainer(
             finite=jnp.bool_(True),
         )
 
-    def loss_and_gradient(params: Params, inputs: Array, targets: Array) -> tuple[Array, Params]:
-        """On this device's share of the batch, then the mean over devices."""
-        loss, gradient = jax.value_and_grad(lambda params: task.loss(model.apply(params, inputs), targets))(params)
-        return lax.pmean((loss, gradient), mesh.axis_names)
-
-    spread_loss_and_gradient = jax.shard_map(
-        loss_and_gradient, mesh=mesh, in_specs=(replicated, split_up, split_up), out_specs=replicated, check_vma=False
-    )
-
-    def step(data: Any, hparams: Hparams, state: TrainState) -> TrainState:
+    def step(self, data: Any, hparams: Hparams, state: TrainState) -> TrainState:
         key = jax.random.wrap_key_data(state.key)
-        batch = task.batch(Source(data, state.fixed), key, state.step, batch_size)
-        loss, gradient = spread_loss_and_gradient(state.params, *batch)
-        optimizer = make_optimizer(hparams, schedule, state.plateau.drops)
+        inputs, targets = jax.tree.map(
+            self._share, self.task.batch(Source(data, state.fixed), key, state.step, self.batch_size)
+        )
+        loss, gradient = self._mean(
+            jax.value_and_grad(lambda params: self.task.loss(self.model.apply(params, inputs), targets))(state.params)
+        )
+        optimizer = make_optimizer(hparams, self.schedule, state.plateau.drops)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         finite = jnp.isfinite(loss) & _all_finite(params)
@@ -165,71 +189,57 @@ def make_trainer(
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state)
         return kept._replace(finite=finite)
 
-    def advance(data: Any, state: TrainState, hparams: Hparams, until: Array) -> TrainState:
+    def advance(self, data: Any, state: TrainState, hparams: Hparams, until: Array) -> TrainState:
         # What no step changes stays outside the loop, which would else choose between old and new at every step.
         still = {"fixed": state.fixed, "best": state.best}
         return lax.while_loop(
             lambda state: (state.step < until) & state.finite,
-            lambda state: step(data, hparams, state._replace(**still))._replace(fixed=None, best=None),
+            lambda state: self.step(data, hparams, state._replace(**still))._replace(fixed=None, best=None),
             state._replace(fixed=None, best=None),
         )._replace(**still)
 
-    def evaluate(data: Any, state: TrainState, name: str) -> dict[str, Array]:
-        split = task.splits[name]
-        slice_size = min(SLICE, math.ceil(split.size / mesh.size))
-        slices = mesh.size * math.ceil(split.size / (mesh.size * slice_size))
+    def drain(self, data: Any, state: TrainState, due: Array) -> tuple[TrainState, Array]:
+        loss_sum, loss_count = (jnp.where(due, 0, leaf) for leaf in (state.loss_sum, state.loss_count))
+        return state._replace(loss_sum=loss_sum, loss_count=loss_count), state.loss_sum / state.loss_count
 
-        def total(params: Params, source: Source, indices: Array) -> dict[str, Array]:
-            def of_slice(indices: Array) -> dict[str, Array]:
-                inputs, targets = split.examples(source, jnp.minimum(indices, split.size - 1))
-                values = split.metrics(model.apply(params, inputs), targets)
-                return jax.tree.map(lambda value: jnp.where(indices < split.size, value, 0.0).sum(), values)
+    def evaluate(self, split: str, data: Any, state: TrainState, due: Array) -> dict[str, Array]:
+        size, examples, metrics = self.task.splits[split]
+        slice_size = min(SLICE, math.ceil(size / self.shards))
+        slices = math.ceil(size / (self.shards * slice_size))
 
-            return lax.psum(jax.tree.map(jnp.sum, lax.map(of_slice, indices)), mesh.axis_names)
+        def of_slice(number: Array) -> dict[str, Array]:
+            indices = number * slice_size + jnp.arange(slice_size)
+            inputs, targets = examples(Source(data, state.fixed), jnp.minimum(indices, size - 1))
+            values = metrics(self.model.apply(state.params, inputs), targets)
+            return jax.tree.map(lambda value: jnp.where(indices < size, value, 0.0).sum(), values)
 
-        spread_total = jax.shard_map(
-            total, mesh=mesh, in_specs=(replicated, replicated, split_up), out_specs=replicated, check_vma=False
-        )
-        indices = jnp.arange(slices * slice_size).reshape(slices, slice_size)
-        totals = spread_total(state.params, Source(data, state.fixed), indices)
-        return jax.tree.map(lambda total: total / split.size, totals)
+        def mean() -> dict[str, Array]:
+            totals = lax.map(of_slice, self._share(jnp.arange(self.shards * slices)))
+            return jax.tree.map(lambda total: lax.psum(total.sum(), "batch") / size, totals)
 
-    def observe(state: TrainState, hparams: Hparams, metrics: dict[str, Array]) -> TrainState:
+        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(mean))
+        return lax.cond(due, mean, lambda: nothing)
+
+    def observe(self, data: Any, state: TrainState, hparams: Hparams, metrics: Any, due: Array) -> TrainState:
         plateau, best = state.plateau, state.best
-        if schedule == "plateau":
-            plateau = _wait(plateau, metrics[task.monitor], hparams.lr_period)
+        if self.schedule == "plateau":
+            plateau = _wait(plateau, metrics[self.task.monitor], hparams.lr_period)
         if best is not None:
-            better = metrics[task.score] > best.score
-            now = Best(state.params, metrics[task.score], state.step)
+            better = metrics[self.task.score] > best.score
+            now = Best(state.params, metrics[self.task.score], state.step)
             best = jax.tree.map(lambda new, old: jnp.where(better, new, old), now, best)
-        return state._replace(plateau=plateau, best=best)
+        seen = {"plateau": plateau, "best": best}
+        before = {"plateau": state.plateau, "best": state.best}
+        return state._replace(**jax.tree.map(lambda new, old: jnp.where(due, new, old), seen, before))
 
-    def place(state: TrainState) -> TrainState:
-        return jax.tree.map(jnp.copy, state)
+    def _share(self, batch: Array) -> Array:
+        """This device's, of what is in order of the batch."""
+        share = len(batch) // self.shards
+        return lax.dynamic_slice_in_dim(batch, lax.axis_index("batch") * share, share)
 
-    def drain(state: TrainState) -> tuple[TrainState, Array]:
-        emptied = state._replace(loss_sum=jnp.zeros_like(state.loss_sum), loss_count=jnp.zeros_like(state.loss_count))
-        return emptied, state.loss_sum / state.loss_count
-
-    return Trainer(
-        jax.jit(init, out_shardings=placed),
-        jax.jit(place, out_shardings=placed),
-        partial(jax.jit(advance, donate_argnums=1, out_shardings=placed), data),
-        jax.jit(drain, donate_argnums=0, out_shardings=placed),
-        partial(jax.jit(evaluate, static_argnums=2), data),
-        jax.jit(observe, out_shardings=placed),
-    )
-
-
-def with_best(state: TrainState) -> TrainState:
-    """The state with the parameters that validation has picked, where there is validation."""
-    return state if state.best is None else state._replace(params=state.best.params)
-
-
-def batch_devices(devices: Sequence[jax.Device], batch_size: int) -> list[jax.Device]:
-    """As many of the devices as divide the batch evenly."""
-    count = max(n for n in range(1, len(devices) + 1) if batch_size % n == 0)
-    return list(devices[:count])
+    def _mean(self, tree: Any) -> Any:
+        """Over the devices that share the batch."""
+        return lax.pmean(tree, "batch") if self.shards > 1 else tree
 
 
 def _wait(plateau: Plateau, loss: Array, patience: Array) -> Plateau:

@@ -22,13 +22,19 @@ class Hparams(NamedTuple):
     """The factor F of a schedule that has one, see :data:`SCHEDULES`."""
     lr_period: float | Array | None = None
     """Its period P in optimiser steps; for the plateau in evaluations."""
+    weight_decay: float | Array | None = None
+    """The factor λ of an L2 penalty ½ λ ‖θ‖²; None is 0."""
 
 
 def make_hparams(
-    lr: float, grad_clip: float, lr_factor: float | None = None, lr_period: float | None = None
+    lr: float,
+    grad_clip: float,
+    lr_factor: float | None = None,
+    lr_period: float | None = None,
+    weight_decay: float | None = None,
 ) -> Hparams:
     """Hyper-parameters from the command line's numbers, where a clip of 0 means none."""
-    return Hparams(lr, grad_clip or math.inf, lr_factor, lr_period)
+    return Hparams(lr, grad_clip or math.inf, lr_factor, lr_period, weight_decay)
 
 
 def _cosine(x: Array) -> Array:
@@ -74,7 +80,7 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """Adam after clipping by the global norm::
 
-        g ← g · min(1, grad_clip / ‖g‖),      θ ← θ − lr · SCHEDULES[schedule](hparams, step, drops) · Adam(g)
+        g ← g · min(1, grad_clip / ‖g‖) + λ θ,      θ ← θ − lr · SCHEDULES[schedule](hparams, step, drops) · Adam(g)
 
     Args:
       hparams: traced hyper-parameters.
@@ -88,6 +94,7 @@ def make_optimizer(
 
     return optax.chain(
         optax.clip_by_global_norm(hparams.grad_clip),
+        optax.identity() if hparams.weight_decay is None else optax.add_decayed_weights(hparams.weight_decay),
         optax.scale_by_adam(),
         optax.scale_by_learning_rate(learning_rate),
     )

@@ -1,11 +1,9 @@
-"""What a run shows and writes while it goes: progress bar, metrics, TensorBoard, and its own pace."""
+"""What a run writes while it goes, and its own pace."""
 
 import statistics
 import time
 from collections.abc import Mapping
 from functools import cached_property
-
-from tqdm import tqdm
 
 from wrnn_jax.training.rundir import RunDirectory
 
@@ -14,29 +12,18 @@ SECONDS_A_CALL = 1.0
 
 
 class Recorder:
-    """Writes a run's records from ``step`` on, and measures how fast it is.
+    """Writes a run's records from ``step`` on: metrics and TensorBoard events.
 
     Raises:
       OSError: if the records cannot be written.
     """
 
-    def __init__(self, directory: RunDirectory, step: int, max_steps: int):
+    def __init__(self, directory: RunDirectory, step: int):
         directory.rewind(step)
         rows = directory.metrics()
         self._directory = directory
-        self._step = step
-        self._rates: list[float] = []
         self._start = time.perf_counter() - (rows[-1]["seconds"] if rows else 0.0)
         self._first_step = step
-        # No bar where nobody watches: in a log file each refresh would be a line.
-        self._bar = tqdm(total=max_steps, initial=step, unit="step", disable=None, dynamic_ncols=True)
-        self._called = time.perf_counter()
-
-    def __enter__(self) -> "Recorder":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
 
     @cached_property
     def _events(self):
@@ -51,29 +38,35 @@ class Recorder:
         """Time since the run began, that of the processes it resumes included up to their last record."""
         return time.perf_counter() - self._start
 
+    def record(self, step: int, metrics: Mapping[str, float], steps_per_second: float | None) -> None:
+        """A row of metrics, written and drawn."""
+        self._directory.record({"step": step, **metrics, "seconds": self.seconds, "steps_per_second": steps_per_second})
+        self._events.scalars(step, metrics)
+
+
+class Pace:
+    """How many steps a call of the device should take, by how long the calls before took."""
+
+    def __init__(self):
+        self._rates: list[float] = []
+        self._called = 0.0
+
     @property
     def steps_per_second(self) -> float | None:
-        """The median over this process's calls; None before the first."""
+        """The median over the calls; None before the first."""
         return statistics.median(self._rates) if self._rates else None
 
     def steps_of_next_call(self) -> int:
-        """As many as take about a second, by the last call's pace; one to begin with."""
+        """As many as take about a second, by the last call's pace; one to begin with. The clock starts."""
         self._called = time.perf_counter()
         return max(1, int(self._rates[-1] * SECONDS_A_CALL)) if self._rates else 1
 
-    def advanced(self, step: int) -> None:
-        """A call of the device that began with :meth:`steps_of_next_call` has come to ``step``."""
-        done = step - self._step
-        if done:
-            self._rates.append(done / (time.perf_counter() - self._called))
-        self._bar.update(done)
-        self._step = step
+    def advanced(self, steps: int) -> None:
+        """The call has come to its end, so many steps further."""
+        if steps:
+            self._rates.append(steps / (time.perf_counter() - self._called))
 
-    def record(self, metrics: Mapping[str, float]) -> None:
-        """A row of metrics, written, drawn and shown."""
-        row = {"step": self._step, **metrics, "seconds": self.seconds, "steps_per_second": self.steps_per_second}
-        self._directory.record(row)
-        self._events.scalars(self._step, metrics)
-        shown = ", ".join(f"{name} {value:.3g}" for name, value in metrics.items())
-        self._bar.set_postfix_str(shown, refresh=False)
-        tqdm.write(f"step {self._step}: {shown}")
+
+def shown(metrics: Mapping[str, float]) -> str:
+    """Metrics for a reader."""
+    return ", ".join(f"{name} {value:.3g}" for name, value in metrics.items())

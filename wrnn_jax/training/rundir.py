@@ -10,6 +10,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Collection, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from wrnn_jax.validation import InvalidValue, require
 
 UNCHANGING = frozenset(
     {"max_steps", "epochs", "stop_below", "log_interval", "checkpoint_interval", "keep_checkpoints"}
-    | {"logdir", "resume", "preset", "eval_only", "backend", "data_dir"}
+    | {"backend", "data_dir"}
 )
 """Fields that do not change what a step computes, up to rounding: a resumed run may have others than before."""
 
@@ -30,7 +31,8 @@ class RunDirectory:
     Args:
       path: the folder; made if it is not there.
       experiment: its name.
-      config: the run's config, a dataclass of dataclasses, of which the section ``run`` is not the run's own.
+      config: the run's config, sections of fields as dataclasses or mappings, of which the section ``run`` says only
+        where the run is kept and who does it: it may change.
       unchanging: fields in which a resumed run may differ from before.
       resume: whether to continue what the folder holds; an empty one is then as good as a new one, so
         that one command can begin a run and continue it.
@@ -39,6 +41,10 @@ class RunDirectory:
       InvalidValue: if the folder holds a run and ``resume`` is false, a run whose config differs in a
         field that matters, or other files than a run's.
     """
+
+    ABOUT = "config.json"
+    BEGUN = ("checkpoints/[0-9]*",)
+    """What there is once a state was saved."""
 
     def __init__(
         self, path: Path, experiment: str, config: Any, resume: bool, unchanging: Collection[str] = UNCHANGING
@@ -52,7 +58,7 @@ class RunDirectory:
             of_what = stored.get("experiment")
             require(of_what == experiment, "logdir", str(path), f"a run of {experiment}: it holds one of {of_what}")
             _require_same(stored["config"], config, self.path, unchanging)
-            if not resume and any(self.checkpoints.glob("[0-9]*")):
+            if not resume and any(any(self.path.glob(pattern)) for pattern in self.BEGUN):
                 raise InvalidValue("logdir", str(path), "an empty folder, or go with --resume: it holds a run already")
         elif self.path.is_dir() and any(self.path.iterdir()):
             raise InvalidValue("logdir", str(path), "a run's folder or an empty one: it holds other files")
@@ -66,7 +72,7 @@ class RunDirectory:
         }
 
     def create(self) -> None:
-        """Make the folders and write ``config.json``.
+        """Make the folders and write the config.
 
         Raises:
           InvalidValue: if that cannot be, with the reason.
@@ -74,7 +80,7 @@ class RunDirectory:
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             self.figures.mkdir(exist_ok=True)
-            write_atomically(self.path / "config.json", _json(self._about, indent=2))
+            write_atomically(self.path / self.ABOUT, _json(self._about, indent=2))
         except OSError as error:
             raise InvalidValue("logdir", str(self.path), f"a folder that can be written ({error.strerror})") from error
 
@@ -97,20 +103,33 @@ class RunDirectory:
         write_atomically(self.path / "summary.json", _json(summary, indent=2))
 
     def _stored_config(self) -> dict[str, Any] | None:
-        return read_config(self.path) if (self.path / "config.json").exists() else None
+        return read_config(self.path, self.ABOUT) if (self.path / self.ABOUT).exists() else None
 
 
-def read_config(path: Path) -> dict[str, Any]:
+class GridDirectory(RunDirectory):
+    """``grid.json``, ``grid.csv``, ``grid.jsonl``, ``members/``, ``figures/``, and, while members are in training,
+    ``checkpoints/``. A member's own folder is a :class:`RunDirectory`."""
+
+    ABOUT = "grid.json"
+    BEGUN = ("checkpoints/*/*/[0-9]*", "members/*/checkpoints/[0-9]*")
+
+    @property
+    def members(self) -> Path:
+        """The folder of the members' folders."""
+        return self.path / "members"
+
+
+def read_config(path: Path, file: str = RunDirectory.ABOUT) -> dict[str, Any]:
     """A run's ``config.json``: ``experiment``, ``config`` and what else it says.
 
     Raises:
       InvalidValue: if there is none, or it cannot be read.
     """
     try:
-        about = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        flat(about["config"])
+        about = json.loads((path / file).read_text(encoding="utf-8"))
+        _flat(about["config"])
     except (OSError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise InvalidValue("logdir", str(path), f"a run's folder: its config.json is unreadable ({error})") from error
+        raise InvalidValue("logdir", str(path), f"a run's folder: its {file} is unreadable ({error})") from error
     return about
 
 
@@ -141,7 +160,7 @@ def read_summary(path: Path) -> dict[str, Any]:
 
 def device() -> str:
     """The devices that compute, in words."""
-    devices = jax.devices()
+    devices = jax.local_devices()
     host = f"host {platform.machine()}, {os.cpu_count()} cores"
     return f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform}), {host}"
 
@@ -160,20 +179,22 @@ def _require_same(
     stored: Mapping[str, Any], config: Mapping[str, Any], path: Path, unchanging: Collection[str]
 ) -> None:
     """Raise for the first field that differs and matters."""
-    before, now = flat(stored), flat(config)
+    before, now = _flat(stored), _flat(config)
     for field in sorted(before.keys() | now.keys()):
         if field not in unchanging and before.get(field) != now.get(field):
             raise InvalidValue(field, now.get(field), f"{before.get(field)!r}, as in the run that {path} holds")
 
 
-def flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of all sections; their names are unique, as they are flags."""
-    return {field: value for section in config.values() for field, value in section.items()}
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of all sections but ``run``; their names are unique, as they are flags."""
+    sections = (section for name, section in config.items() if name != "run")
+    return {field: value for section in sections for field, value in section.items()}
 
 
 def _plain(config: Any) -> dict[str, Any]:
     """As JSON gives it back, so that what is compared is what is stored."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
+    sections = config if isinstance(config, Mapping) else vars(config)
+    return json.loads(json.dumps(dict(sections), default=dataclasses.asdict))
 
 
 def _json(value: Any, **options: Any) -> str:
@@ -189,6 +210,7 @@ def _json(value: Any, **options: Any) -> str:
     return json.dumps(finite(value), allow_nan=False, ensure_ascii=False, **options)
 
 
+@cache
 def _versions() -> dict[str, str]:
     packages = ("wrnn_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     found = {"python": platform.python_version()}
@@ -198,6 +220,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
+@cache
 def _commit() -> str | None:
     """The commit that the code stands at, with "+" if files differ from it; None if git does not track this code."""
 

@@ -12,6 +12,7 @@
 :func:`adding_example`                an adding sequence and the answer
 :func:`image_example`                 an image, as a sequence, and its class
 :func:`ring_animation`                the rings in motion, a GIF
+:func:`grid_heatmap`                  what the settings of a grid reach
 ====================================  ======================================  =====================
 
 Figures are those of Keller et al. 2024.
@@ -21,6 +22,7 @@ from wrnn_jax.analysis.plots.bump import bump_figure
 from wrnn_jax.analysis.plots.copy import copy_example
 from wrnn_jax.analysis.plots.curves import PANELS, Panel, training_curves
 from wrnn_jax.analysis.plots.examples import DIGITS, adding_example, image_example
+from wrnn_jax.analysis.plots.heatmap import grid_heatmap
 from wrnn_jax.analysis.plots.parameters import Point, parameters_figure
 from wrnn_jax.analysis.plots.ring import ring_animation
 from wrnn_jax.analysis.plots.spectra import spectrum_figure, speeds_figure
@@ -34,6 +36,7 @@ __all__ = [
     "adding_example",
     "bump_figure",
     "copy_example",
+    "grid_heatmap",
     "guide_line",
     "hidden_waves",
     "image_example",

@@ -1,0 +1,261 @@
+"""A grid from the command line: ``--grid.NAME v1 v2 …`` and ``--seeds N`` become members, each an ordinary config."""
+
+import contextlib
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, get_args, get_type_hints
+
+from experiments.presets import Preset
+from wrnn_jax.training.rundir import UNCHANGING
+from wrnn_jax.validation import InvalidValue, require, require_integer
+
+PREFIX = "--grid."
+TRACED = ("lr", "grad_clip", "lr_factor", "lr_period", "weight_decay", "seed")
+"""Fields that only change numbers: one compiled program serves all their values."""
+LIMIT = 100
+"""More members than this are trained only where ``--yes`` is given."""
+KINDS = {int: "a whole number", float: "a number", bool: "True or False"}
+SWITCH = {"True": True, "False": False}
+
+Parse = Callable[[list[str]], Any]
+Settings = dict[str, Any]
+Axes = dict[str, tuple]
+
+
+class Member(NamedTuple):
+    """One run of a grid."""
+
+    settings: Settings
+    """Field -> this member's value, in the order of :attr:`Grid.axes`."""
+    config: Any
+    """What the same command line gives with these values as single flags."""
+
+
+class Grid(NamedTuple):
+    """All runs of a command line."""
+
+    axes: Axes
+    """Field of the config -> its values, both in the order given. ``seed`` is always there, and last."""
+    members: tuple[Member, ...]
+    """The product of the axes: static fields outermost, then :data:`TRACED` ones, the seed innermost."""
+    base: Any
+    """The config without ``--grid.…``. Where that is refused (a schedule may need a period that only the
+    grid gives), it has the first value of each."""
+
+
+def expand(parse: Parse, config_type: type, arguments: Sequence[str], presets: Mapping[str, Preset]) -> Grid | None:
+    """The grid that a command line asks for; None where it asks for a single run.
+
+    Axes come from ``--grid.NAME v1 v2 …``, from ``--seeds N``, which stands for ``--seed`` and the N − 1 after it, and
+    from a preset that has a grid: beside it ``--grid.NAME`` replaces its axis, and ``--NAME`` takes it out.
+
+    Args:
+      parse: arguments without ``--grid.…`` -> their config, ``--preset`` applied.
+      config_type: a dataclass with sections ``task``, ``model``, ``train``, and ``run``, which has ``preset``,
+        ``seeds`` and ``yes``.
+      arguments: as on the command line.
+      presets: what ``--preset`` names.
+
+    Raises:
+      InvalidValue: for an axis without values, or with one that is there twice, is not of its field's type, or that
+        the config refuses, by itself or in a combination; for a name that is no hyper-parameter, or is given as a
+        single flag as well; for seeds below 1; for more than :data:`LIMIT` members without ``--yes``.
+      SystemExit: as ``parse`` does.
+    """
+    written, rest = split_arguments(arguments)
+    asked = _typed(written, hyper_parameters(config_type))
+    _refuse_contradictions(asked, rest)
+    line = _CommandLine(parse, presets, rest, asked)
+
+    first = line.config(*map(_first, _by_program(asked)))
+    base = line.base() if asked else first
+    from_preset = line.preset_axes(first)
+    run = base.run
+    require_integer("seeds", run.seeds, at_least=1)
+    if not (asked or from_preset) and run.seeds == 1:
+        return None
+
+    axes = {"seed": tuple(range(base.train.seed, base.train.seed + run.seeds))} | from_preset | asked
+    axes["seed"] = axes.pop("seed")  # To its place, the last.
+    count = math.prod(map(len, axes.values()))
+    require(count <= LIMIT or run.yes, "grid", f"of {count} members", f"of {LIMIT} at most, or go with --yes")
+    return Grid(axes, tuple(line.members(axes, from_preset)), base)
+
+
+def split_arguments(arguments: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """The grid's own arguments, field -> values as they are written, and all others.
+
+    The values end where the next flag begins; a negative number is a value. ``--grid.NAME=VALUE`` has the one.
+
+    Raises:
+      InvalidValue: for a field that is given twice.
+    """
+    grid: dict[str, list[str]] = {}
+    rest: list[str] = []
+    taking = rest
+    for argument in arguments:
+        if argument.startswith(PREFIX):
+            name, equals, value = argument.removeprefix(PREFIX).partition("=")
+            field = _field(name)
+            require(field not in grid, f"grid.{field}", value, "given once, with all values")
+            grid[field] = [value] if equals else []
+            taking = rest if equals else grid[field]
+        else:
+            if argument.startswith("-") and not _is_number(argument):
+                taking = rest
+            taking.append(argument)
+    return grid, rest
+
+
+def groups(members: Iterable[Member]) -> list[tuple[Member, ...]]:
+    """The members that one compiled program serves together, in the order of their first ones: their configs differ in
+    :data:`TRACED` fields of ``train`` alone, and in ``run``."""
+    found: dict[Any, list[Member]] = {}
+    for member in members:
+        config = member.config
+        fixed = (field.name for field in dataclasses.fields(config.train) if field.name not in TRACED)
+        program = config.task, config.model, *(getattr(config.train, name) for name in fixed)
+        found.setdefault(program, []).append(member)
+    return [tuple(group) for group in found.values()]
+
+
+def hyper_parameters(config_type: type) -> dict[str, Any]:
+    """The fields that a grid may have -> their types: task, model and training without what only keeps the books."""
+    sections = get_type_hints(config_type)
+    return {
+        field.name: get_type_hints(sections[name])[field.name]
+        for name in ("task", "model", "train")
+        for field in dataclasses.fields(sections[name])
+        if field.name not in UNCHANGING
+    }
+
+
+def flags(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as one types them for a single run."""
+    return [_flag(field.replace("_", "-"), value) for field, value in settings.items()]
+
+
+def _flag(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no-{name}"
+    return f"--{name}={value}"  # As one word, or a negative number might be taken for a flag.
+
+
+class _CommandLine(NamedTuple):
+    """What was typed, without the grid (``rest``), and the axes that were ``asked`` for."""
+
+    parse: Parse
+    presets: Mapping[str, Preset]
+    rest: list[str]
+    asked: Axes
+
+    def config(self, static: Settings, traced: Settings) -> Any:
+        """A config with the static settings, and with the traced ones only where it is refused without."""
+        with self._blaming(static):
+            return self._parse_any(static, static | traced)
+
+    def base(self) -> Any:
+        return self._parse_any({}, _first(self.asked))
+
+    def preset_axes(self, config: Any) -> Axes:
+        """Those of the config's preset that no flag takes out."""
+        preset = self.presets.get(config.run.preset)
+        axes = preset.grid(config) if preset and preset.grid else {}
+        return {field: values for field, values in axes.items() if not _given(field, self.rest)}
+
+    def members(self, axes: Axes, from_preset: Axes) -> Iterator[Member]:
+        by_program, by_number = _by_program(axes)
+        for static in _product(by_program):
+            config = self.config(static, _first(by_number))
+            with self._blaming(static):
+                same = self.preset_axes(config) == from_preset
+                require(same, "preset", config.run.preset, "one that has the same grid for every member")
+                for traced in _product(by_number):
+                    settings = static | traced
+                    train = dataclasses.replace(config.train, **traced)
+                    yield Member({field: settings[field] for field in axes}, dataclasses.replace(config, train=train))
+
+    def _parse_any(self, settings: Settings, otherwise: Settings) -> Any:
+        # Beside a preset a factor may only be allowed with the schedule that the preset names, so first without;
+        # but a schedule that was typed may ask for its period.
+        try:
+            return self.parse([*self.rest, *flags(settings)])
+        except InvalidValue:
+            return self.parse([*self.rest, *flags(otherwise)])
+
+    @contextlib.contextmanager
+    def _blaming(self, static: Settings) -> Iterator[None]:
+        """What is refused is said of the grid's flag, with the others' values that it was refused with."""
+        try:
+            yield
+        except InvalidValue as refused:
+            field = f"grid.{refused.field}" if refused.field in self.asked else refused.field
+            others = flags({name: value for name, value in static.items() if name != refused.field})
+            beside = f" (with {' '.join(others)})" if others else ""
+            raise InvalidValue(field, refused.value, refused.allowed + beside) from None
+
+
+def _by_program(axes: Axes) -> tuple[Axes, Axes]:
+    """The static axes, of which each value needs a program of its own, and the traced ones."""
+    static = {field: values for field, values in axes.items() if field not in TRACED}
+    return static, {field: values for field, values in axes.items() if field in TRACED}
+
+
+def _first(axes: Axes) -> Settings:
+    return {field: values[0] for field, values in axes.items()}
+
+
+def _product(axes: Axes) -> Iterator[Settings]:
+    return (dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
+
+
+def _typed(written: Mapping[str, Sequence[str]], types: Mapping[str, Any]) -> Axes:
+    """The values as the config has them."""
+    axes = {}
+    for field, texts in written.items():
+        name = f"grid.{field}"
+        allowed = ", ".join(each.replace("_", "-") for each in types)
+        require(field in types, name, " ".join(texts), f"one of {allowed}")
+        require(len(texts) > 0, name, "", "given one or more values")
+        values = tuple(_value(name, text, types[field]) for text in texts)
+        for place, value in enumerate(values):
+            require(value not in values[:place], name, value, "there once: it is given twice")
+        axes[field] = values
+    return axes
+
+
+def _value(name: str, text: str, hint: Any) -> Any:
+    """As the parser of single flags reads it."""
+    kind = (get_args(hint) or (hint,))[0]  # Of ``int | None``, int: None would only stand for one of the others.
+    try:
+        return SWITCH[text] if kind is bool else kind(text)
+    except (ValueError, KeyError):
+        raise InvalidValue(name, text, KINDS[kind]) from None
+
+
+def _refuse_contradictions(asked: Axes, rest: Sequence[str]) -> None:
+    for field, values in asked.items():
+        for beside in (field, "seeds") if field == "seed" else (field,):
+            text = " ".join(map(str, values))
+            require(not _given(beside, rest), f"grid.{field}", text, f"left out, or --{beside.replace('_', '-')} is")
+
+
+def _given(field: str, arguments: Sequence[str]) -> bool:
+    """Whether a field's flag is among the arguments."""
+    names = {_field(argument.removeprefix("--").split("=")[0]) for argument in arguments if argument[:2] == "--"}
+    return bool(names & {field, f"no_{field}"})
+
+
+def _field(name: str) -> str:
+    """The field that a flag is for."""
+    return name.replace("-", "_")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,47 @@
+"""The program of an experiment: from command-line arguments to one run, or to a grid of many."""
+
+from functools import partial
+from typing import Any
+
+from experiments import cli
+from experiments.experiment import Experiment, run
+from experiments.grid import run_grid
+from experiments.grid_flags import Grid, expand
+from wrnn_jax.validation import require, require_choice
+
+
+def run_from_command_line(experiment: Experiment, arguments: list[str] | None = None) -> None:
+    """Run one experiment from command-line arguments, and exit."""
+    cli.main(experiment.program, experiment.config, partial(_act, experiment), arguments, partial(_read, experiment))
+
+
+def _read(experiment: Experiment, arguments: list[str]) -> Any:
+    """The config, or the grid, that the arguments describe."""
+    parse = partial(_parse, experiment)
+    return expand(parse, experiment.config, arguments, experiment.presets) or parse(arguments)
+
+
+def _parse(experiment: Experiment, arguments: list[str]) -> Any:
+    """The config; flags that are given win over the preset's."""
+    config = cli.parse(experiment.program, experiment.config, arguments)
+    if config.run.preset is None:
+        return config
+    require_choice("preset", config.run.preset, experiment.presets)
+    preset = experiment.presets[config.run.preset].apply(config)
+    return cli.parse(experiment.program, experiment.config, arguments, default=preset)
+
+
+def _act(experiment: Experiment, asked: Any) -> int:
+    config = asked.base if isinstance(asked, Grid) else asked
+    if config.run.list_presets:
+        for name, preset in experiment.presets.items():
+            print(f"{name}: {preset.summary}")
+            for flags in preset.rows:
+                print(f"  {experiment.program} --preset {name} {flags}")
+        return 0
+    if isinstance(asked, Grid):
+        return run_grid(experiment, asked)
+    require(
+        not config.run.distributed, "distributed", True, "left out: only a grid's members go over several processes"
+    )
+    return run(experiment, config)

@@ -1,0 +1,322 @@
+"""A grid's members are what their own command lines would be; what makes no grid is refused in one line."""
+
+import dataclasses
+import itertools
+import math
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+from tyro.conf import OmitArgPrefixes
+
+from experiments import cli
+from experiments.grid_flags import LIMIT, TRACED, expand, flags, groups, hyper_parameters, split_arguments
+from experiments.presets import Preset
+from wrnn_jax.models import ImageModelConfig, ModelConfig
+from wrnn_jax.tasks import CopyConfig, PermutedConfig
+from wrnn_jax.training.config import EpochsConfig, TrainConfig
+from wrnn_jax.training.rundir import UNCHANGING
+from wrnn_jax.validation import InvalidValue
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    logdir: str | None = None
+    preset: str | None = None
+    seeds: int = 1
+    yes: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    task: OmitArgPrefixes[CopyConfig]
+    model: OmitArgPrefixes[ModelConfig]
+    train: OmitArgPrefixes[TrainConfig]
+    run: OmitArgPrefixes[Run]
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    task: OmitArgPrefixes[PermutedConfig]
+    model: OmitArgPrefixes[ImageModelConfig]
+    train: OmitArgPrefixes[EpochsConfig]
+    run: OmitArgPrefixes[Run]
+
+
+def with_train(**settings):
+    return lambda config: dataclasses.replace(config, train=dataclasses.replace(config.train, **settings))
+
+
+def long_for_irnn(config):
+    """Settings that depend on T and model, which a preset may refuse."""
+    if config.task.T > 99:
+        raise InvalidValue("T", config.task.T, "99 at most")
+    return with_train(max_steps=1000 if config.model.model == "irnn" else 10, lr=0.5 / (1 + config.task.T))(config)
+
+
+STEP = with_train(schedule="step", lr_factor=10.0, lr_period=7.0)
+PRESETS = {
+    "single": Preset("one run", long_for_irnn, ()),
+    "sweep": Preset("axes", STEP, (), lambda config: {"lr": (0.1, 0.2), "act": ("relu", "tanh"), "lr_factor": (2.0,)}),
+    "by-model": Preset("axes by model", STEP, (), lambda config: {"lr": (0.1,)} if config.model.ksize else {"T": (1,)}),
+}
+
+
+def parser(config_type, calls=None):
+    """Arguments -> config, as a single run has it."""
+
+    def parse(arguments):
+        if calls is not None:
+            calls.append(arguments)
+        config = cli.parse("program", config_type, arguments)
+        if config.run.preset is None:
+            return config
+        return cli.parse("program", config_type, arguments, default=PRESETS[config.run.preset].apply(config))
+
+    return parse
+
+
+def grid(line, config_type=Config):
+    return expand(parser(config_type), config_type, line.split(), PRESETS)
+
+
+def alone(line, settings, config_type=Config):
+    """The config of a single run's command line."""
+    return parser(config_type)([*line.split(), *flags(settings)])
+
+
+LINES = {
+    "--T 30": "--grid.lr 1e-2 1e-3 1e-4 --grid.grad-clip 0 1 10 --seeds 3",
+    "--max-steps 7": "--grid.model wrnn irnn srnn --grid.T 0 10 --grid.lr 0.1",
+    "": "--grid.freeze-encoder True False --grid.lr=1e-5 --grid.bias_init random zeros",
+    "--n-hid 9": "--grid.ksize 9 3 --grid.n_ch 2 1 --grid.seed 5 0 --grid.weight-decay 0 1e-9",
+    "--schedule step": "--grid.lr-period 1 10 --grid.lr-factor 3.33 10",
+    "--lr-period 10": "--grid.schedule exponential cosine step --grid.batch 1 2",
+    "--preset single": "--grid.T 0 10 --grid.model wrnn irnn --grid.grad-clip 1",
+    "--seed 4 --logdir here": "--seeds 2",
+    "--schedule cosine --T 1 --yes": "--grid.lr-period 1.5 7",
+}
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_member_is_what_its_own_command_line_is(line):
+    made = grid(f"{line} {LINES[line]}")
+    assert len(made.members) == math.prod(map(len, made.axes.values()))
+    for member in made.members:
+        expected = alone(line, member.settings)
+        assert dataclasses.replace(member.config, run=expected.run) == expected
+        assert list(member.settings) == list(made.axes)
+        assert all(value in made.axes[field] for field, value in member.settings.items())
+
+
+AXES = {
+    "lr": (float, st.floats(1e-300, 1e300).map(repr)),
+    "grad_clip": (float, st.floats(0, allow_infinity=False).map("{:.3e}".format)),
+    "seed": (int, st.integers(0, 2**31).map(str)),
+    "T": (int, st.integers(0, 1000).map("{:05d}".format)),
+    "n_hid": (int, st.integers(3, 50).map(str)),
+    "act": (str, st.sampled_from(["relu", "tanh", "identity"])),
+    "model": (str, st.sampled_from(["wrnn", "wrnn-local", "irnn", "irnn-shift", "srnn"])),
+}
+"""Field -> its type, and values as one writes them."""
+
+
+@st.composite
+def grids(draw):
+    chosen = draw(st.lists(st.sampled_from(sorted(AXES)), min_size=1, max_size=3, unique=True))
+    return {
+        field: draw(st.lists(texts, min_size=1, max_size=2, unique_by=kind))
+        for field, (kind, texts) in ((field, AXES[field]) for field in chosen)
+    }
+
+
+@given(grids())
+def test_members_are_the_product_in_order(written):
+    words = [word for field, texts in written.items() for word in (f"--grid.{field.replace('_', '-')}", *texts)]
+    made = expand(parser(Config), Config, words, {})
+    axes = {field: tuple(map(AXES[field][0], texts)) for field, texts in written.items()}
+    seeds = axes.pop("seed", (0,))
+    assert list(made.axes.items()) == [*axes.items(), ("seed", seeds)]
+    nested = [field for field in made.axes if field not in TRACED] + [field for field in made.axes if field in TRACED]
+    product = itertools.product(*(made.axes[field] for field in nested))
+    assert [tuple(member.settings[field] for field in nested) for member in made.members] == list(product)
+    for member in (made.members[0], made.members[-1]):
+        assert member.config == alone("", member.settings)
+
+
+def test_members_of_one_program_are_one_group():
+    made = grid("--grid.lr 1e-2 1e-3 --grid.T 0 10 --grid.grad-clip 0 1 --grid.model wrnn irnn --seeds 2")
+    together = groups(made.members)
+    assert [len(group) for group in together] == [8] * 4
+    assert list(itertools.chain(*together)) == list(made.members), "they stand together already"
+    for group in together:
+        assert len({(member.config.task, member.config.model) for member in group}) == 1
+        assert {member.config.train.seed for member in group} == {0, 1}
+    programs = [(member.config.task.T, member.config.model.model) for member, *_ in together]
+    assert programs == [(0, "wrnn"), (0, "irnn"), (10, "wrnn"), (10, "irnn")]
+    assert groups(made.members[::-1]) == [group[::-1] for group in together[::-1]]
+
+
+def test_groups_look_at_configs_not_at_the_grid():
+    """The same programs from two grids, elsewhere on disk; another batch size is another program."""
+    here, there = grid("--grid.lr 1 2 --logdir here"), grid("--grid.weight-decay 0 3 --logdir there")
+    assert len(groups(here.members + there.members)) == 1
+    assert len(groups(here.members + grid("--grid.lr 1 2 --batch 7").members)) == 2
+    assert len(groups(grid("--grid.batch 7 8").members)) == 2
+    assert groups(()) == []
+
+
+def test_few_parses_are_enough():
+    """A parse takes some ten milliseconds: one for each program, and two for the grid."""
+    calls = []
+    line = "--grid.lr 1 2 3 4 --grid.grad-clip 1 2 3 4 --grid.T 1 2 3 --seeds 2"
+    assert len(expand(parser(Config, calls), Config, line.split(), {}).members) == 96
+    assert len(calls) == 5
+
+
+def test_no_grid_is_none():
+    assert grid("--T 30 --lr 1e-2") is None
+    assert grid("--seeds 1 --seed 3") is None
+    assert grid("--preset single --T 10") is None
+    assert grid("--preset sweep --lr 1 --act relu --lr-factor=2 --schedule step --lr-period 4") is None, "all are fixed"
+    assert len(grid("--grid.lr 1").members) == 1, "what is asked for is a grid"
+
+
+def test_seeds_are_the_seed_and_those_after_it():
+    made = grid("--seed 3 --seeds 4 --grid.lr 1 2")
+    assert made.axes == {"lr": (1.0, 2.0), "seed": (3, 4, 5, 6)}
+    assert [member.config.train.seed for member in made.members] == [3, 4, 5, 6] * 2
+    assert grid("--grid.seed 9 2 --grid.lr 1").axes == {"lr": (1.0,), "seed": (9, 2)}
+
+
+def test_base_is_the_line_without_the_grid():
+    for line in ("--T 7 --seeds 2", "--preset single --T 7 --seeds 2"):
+        assert grid(line).base == grid(f"{line} --grid.lr 3 4 --grid.act tanh").base == alone(line, {})
+    # By itself refused, with a value for each it is not.
+    assert grid("--schedule step --grid.lr-period 3 4").base.train.lr_period == 3.0
+    assert grid("--preset single --grid.T 3 4").base.task.T == 3
+
+
+def test_arguments_are_split_where_a_flag_begins():
+    line = "--T 3 --grid.lr -1e-2 1 -inf --resume --grid.n-hid=3 --grid.act relu --lr=-1 -h x"
+    of_grid, rest = split_arguments(line.split())
+    assert of_grid == {"lr": ["-1e-2", "1", "-inf"], "n_hid": ["3"], "act": ["relu"]}
+    assert rest == ["--T", "3", "--resume", "--lr=-1", "-h", "x"]
+    assert split_arguments(["--grid.lr=1", "2"]) == ({"lr": ["1"]}, ["2"]), "the second is nobody's"
+
+
+@pytest.mark.parametrize("config_type", [Config, Images])
+def test_what_may_be_searched_is_all_that_changes_what_is_computed(config_type):
+    sections = [CopyConfig, ModelConfig, TrainConfig] if config_type is Config else []
+    sections = sections or [PermutedConfig, ImageModelConfig, EpochsConfig]
+    fields = {field.name for section in sections for field in dataclasses.fields(section)}
+    assert set(hyper_parameters(config_type)) == fields - UNCHANGING
+    assert set(TRACED) <= fields
+    default = config_type(*(section() for section in sections), Run())
+    for name, section in (("task", sections[0]), ("model", sections[1]), ("train", sections[2])):
+        for field in dataclasses.fields(section):
+            # Each value as it is by default: where there is one, it is read back as itself.
+            value = getattr(getattr(default, name), field.name)
+            if field.name not in UNCHANGING and value is not None:
+                (member,) = grid(f"--grid.{field.name} {value}", config_type).members
+                assert member.settings[field.name] == value
+                assert type(member.settings[field.name]) is type(value)
+                assert member.config == default
+
+
+def test_a_preset_may_have_axes():
+    made = grid("--preset sweep")
+    assert made.axes == {"lr": (0.1, 0.2), "act": ("relu", "tanh"), "lr_factor": (2.0,), "seed": (0,)}
+    assert {member.config.train.lr_period for member in made.members} == {7.0}
+    assert [(m.config.model.act, m.config.train.lr, m.config.train.lr_factor) for m in made.members] == [
+        ("relu", 0.1, 2.0), ("relu", 0.2, 2.0), ("tanh", 0.1, 2.0), ("tanh", 0.2, 2.0),
+    ]  # fmt: skip
+
+
+def test_flags_beside_a_preset_replace_its_axes_or_take_them_out():
+    made = grid("--preset sweep --grid.T 1 2 --grid.lr 5 --act relu --seeds 2")
+    assert list(made.axes.items()) == [("lr", (5.0,)), ("lr_factor", (2.0,)), ("T", (1, 2)), ("seed", (0, 1))]
+    assert {member.config.model.act for member in made.members} == {"relu"}
+    # Of the schedule that only the preset names.
+    made = grid("--preset sweep --grid.lr-factor 3 4 --grid.lr-period 5")
+    assert {(m.config.train.lr_factor, m.config.train.lr_period) for m in made.members} == {(3.0, 5.0), (4.0, 5.0)}
+    assert list(grid("--preset by-model --model irnn").axes) == ["T", "seed"]
+
+
+ALLOWED = "must be one of T, variant, model, n-hid, n-ch, ksize, act, init, encoder-init, bias-init, freeze-encoder,"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("--grid.lr", "--grid.lr : must be given one or more values"),
+        ("--grid.lr --T 3", "--grid.lr : must be given one or more values"),
+        ("--grid.lr=", "--grid.lr : must be a number"),
+        ("--grid.lr 1e-3 0.001", "--grid.lr 0.001: must be there once: it is given twice"),
+        ("--grid.T 3 03", "--grid.T 3: must be there once: it is given twice"),
+        ("--grid.grad-clip 1 --grid.grad_clip 2", "--grid.grad-clip : must be given once, with all values"),
+        ("--grid.foo 1 2", f"--grid.foo 1 2: {ALLOWED}"),
+        ("--grid. 1", f"--grid. 1: {ALLOWED}"),
+        ("--grid.logdir here there", f"--grid.logdir here there: {ALLOWED}"),
+        *(
+            (f"--grid.{field.replace('_', '-')} 1", f"--grid.{field.replace('_', '-')} 1: {ALLOWED}")
+            for field in sorted(UNCHANGING)
+        ),
+        ("--grid.lr abc 1", "--grid.lr abc: must be a number"),
+        ("--grid.T 3.0", "--grid.T 3.0: must be a whole number"),
+        ("--grid.ksize None", "--grid.ksize None: must be a whole number"),
+        ("--grid.freeze-encoder yes", "--grid.freeze-encoder yes: must be True or False"),
+        ("--grid.lr 1e-2 -1e-2", "--grid.lr -0.01: must be a finite number above 0"),
+        ("--grid.lr -1e-2 1e-2", "--grid.lr -0.01: must be a finite number above 0"),
+        ("--grid.lr 1 inf", "--grid.lr inf: must be a finite number above 0"),
+        ("--grid.lr nan", "--grid.lr nan: must be a finite number above 0"),
+        ("--grid.grad-clip 0 -inf", "--grid.grad-clip -inf: must be a finite number, 0 or more"),
+        ("--grid.seed 0 -1", "--grid.seed -1: must be a whole number, 0 or more"),
+        ("--grid.T 0 -1", "--grid.T -1: must be a whole number, 0 or more"),
+        ("--grid.model wrnn lstm", "--grid.model lstm: must be one of wrnn, wrnn-mlp"),
+        ("--grid.lr 1 2 --lr 3", "--grid.lr 1.0 2.0: must be left out, or --lr is"),
+        ("--grid.lr 1 2 --lr=3", "--grid.lr 1.0 2.0: must be left out, or --lr is"),
+        ("--grid.n-hid 5 --n_hid 3", "--grid.n-hid 5: must be left out, or --n-hid is"),
+        ("--grid.freeze-encoder True --no-freeze-encoder", "--grid.freeze-encoder True: must be left out, or"),
+        ("--grid.seed 1 2 --seeds 3", "--grid.seed 1 2: must be left out, or --seeds is"),
+        ("--grid.seed 1 2 --seed 3", "--grid.seed 1 2: must be left out, or --seed is"),
+        ("--seeds 0", "--seeds 0: must be a whole number, 1 or more"),
+        ("--seeds -1 --grid.lr 1", "--seeds -1: must be a whole number, 1 or more"),
+        ("--seed -1 --seeds 2", "--seed -1: must be a whole number, 0 or more"),
+        ("--seeds 101", "--grid of 101 members: must be of 100 at most, or go with --yes"),
+        ("--preset sweep --seeds 26", "--grid of 104 members: must be of 100 at most, or go with --yes"),
+        (
+            "--grid.model wrnn irnn --grid.ksize 5",
+            "--grid.ksize 5: must be left out: irnn has no taps (with --model=irnn)",
+        ),
+        (
+            "--grid.n-hid 3 9 --grid.ksize 3 5 --grid.act relu",
+            "--grid.ksize 5: must be an odd number from 1 to n-hid = 3 (with --n-hid=3 --act=relu)",
+        ),
+        ("--grid.lr-factor 2 3", "--grid.lr-factor 2.0: must be left out: only for step, exponential"),
+        ("--grid.schedule constant step", "--lr-period None: must be given for --schedule step (with --schedule=step)"),
+        ("--ksize 5 --grid.model wrnn irnn", "--ksize 5: must be left out: irnn has no taps (with --model=irnn)"),
+        ("--lr -1 --grid.T 1 2", "--lr -1.0: must be a finite number above 0 (with --T=1)"),
+        ("--preset single --grid.T 1 100", "--grid.T 100: must be 99 at most"),
+        (
+            "--preset by-model --grid.model wrnn irnn",
+            "--preset by-model: must be one that has the same grid for every member (with --model=irnn)",
+        ),
+        ("--grid.lr=1 2", "Unrecognized options: 2 "),
+        ("--grid.lr 1 2 --Lr 3", "Unrecognized options: --Lr, 3 "),
+    ],
+)
+def test_what_makes_no_grid_is_one_line(capsys, monkeypatch, line, said):
+    """In the form that the command line gives to what is refused."""
+    monkeypatch.setattr(cli, "prepare_jax", lambda: None)
+    with pytest.raises(SystemExit) as exit:
+        cli.main("program", Config, lambda config: grid(line) is None, [])
+    assert exit.value.code == 2
+    (only,) = capsys.readouterr().err.splitlines()
+    assert only.startswith("error: ")
+    assert said in only
+
+
+def test_many_members_want_a_yes():
+    assert len(grid(f"--seeds {LIMIT}").members) == LIMIT
+    assert len(grid(f"--seeds {LIMIT + 1} --yes").members) == LIMIT + 1

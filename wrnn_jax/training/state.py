@@ -1,0 +1,58 @@
+"""The state of a run in training: all there is of it."""
+
+from typing import NamedTuple
+
+import optax
+
+from wrnn_jax.typing import Array, Params
+
+
+class Plateau(NamedTuple):
+    """What the plateau schedule has seen."""
+
+    lowest: Array
+    """The lowest watched loss, float32."""
+    waited: Array
+    """Evaluations since, int32."""
+    drops: Array
+    """How often the learning rate was divided, int32."""
+
+
+class Best(NamedTuple):
+    """What validation has picked."""
+
+    params: Params
+    score: Array
+    """float32, −inf before the first evaluation."""
+    step: Array
+    """int32."""
+
+
+class TrainState(NamedTuple):
+    """All there is of a run: a checkpoint of it continues exactly where it stood.
+
+    Of many runs, the members of a grid, every leaf has one more axis, the first.
+    """
+
+    params: Params
+    opt_state: optax.OptState
+    step: Array
+    """Optimiser steps done, int32."""
+    key: Array
+    """Key data, uint32: the batch of a step is drawn from this key and the step."""
+    fixed: dict[str, Array]
+    """The task's ``source.fixed``, such as a permutation."""
+    plateau: Plateau
+    best: Best | None
+    """None for a task without validation."""
+    loss_sum: Array
+    """Training losses since the last record, summed."""
+    loss_count: Array
+    """How many they are, int32."""
+    finite: Array
+    """False once a loss or an update was not finite; the state is then that before the bad step."""
+
+
+def with_best(state: TrainState) -> TrainState:
+    """The state with the parameters that validation has picked, where there is validation."""
+    return state if state.best is None else state._replace(params=state.best.params)
