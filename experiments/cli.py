@@ -1,6 +1,7 @@
 """From the command line to a config, and from an error to one line: what all programs share."""
 
 import contextlib
+import inspect
 import io
 import itertools
 import os
@@ -22,7 +23,7 @@ from wrnn_jax.validation import InvalidValue
 USAGE_ERROR = 2
 
 
-def parse(program: str, config_type: type, arguments: list[str], default: Any = None) -> Any:
+def parse(program: str, config_type: type, arguments: list[str], default: Any = None, more: str = "") -> Any:
     """The config that the arguments describe.
 
     Args:
@@ -30,6 +31,7 @@ def parse(program: str, config_type: type, arguments: list[str], default: Any = 
       config_type: a dataclass.
       arguments: as on the command line.
       default: a config whose values take the place of the dataclass's defaults.
+      more: what the help says after the dataclass's own description.
 
     Raises:
       InvalidValue: for a value that the config refuses.
@@ -37,9 +39,10 @@ def parse(program: str, config_type: type, arguments: list[str], default: Any = 
     """
     said = io.StringIO()
     options = {} if default is None else {"default": default}
+    description = f"{inspect.getdoc(config_type)}\n\n{more}".strip()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(config_type, args=arguments, prog=program, **options)
+            return tyro.cli(config_type, args=arguments, prog=program, description=description, **options)
     except SystemExit as exit:
         # tyro exits while it handles our error, or while it handles its own account of ours.
         refused = (exit.__context__ and exit.__context__.__context__) or exit.__context__

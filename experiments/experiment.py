@@ -142,7 +142,8 @@ def assemble(experiment: Experiment, config: Any, task: Task | None = None, memb
 def unchanging(parts: Parts) -> frozenset[str]:
     """Fields in which a resumed run may differ from before."""
     # Where evaluations leave a trace in the state, a resumed run must have them at the same steps.
-    traceless = parts.task.score is None and parts.config.train.schedule != "plateau"
+    train = parts.config.train
+    traceless = parts.task.score is None and train.schedule != "plateau" and train.patience is None
     return UNCHANGING if traceless else UNCHANGING - {"log_interval"}
 
 
@@ -291,6 +292,7 @@ def _report(parts: Parts, fitted: fitting.Fitted, directory: RunDirectory, comma
     endings = {
         fitting.SOLVED: f"solved: stopped at step {step}; to train all steps: {command} --resume --stop-below 0",
         fitting.BELOW: f"{task.monitor} {loss:.3g} is below --stop-below: stopped at step {step}",
+        fitting.STALLED: f"{task.monitor} has not fallen for --patience evaluations: stopped at step {step}",
         fitting.COMPLETE: f"all {step} steps done",
         fitting.DIVERGED: f"diverged: step {step + 1} is not finite; the state of step {step} is saved",
         fitting.INTERRUPTED: f"interrupted at step {step}, saved; to continue: {command} --resume",

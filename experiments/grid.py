@@ -21,7 +21,7 @@ from wrnn_jax.training.rundir import GridDirectory, RunDirectory, read_config, r
 from wrnn_jax.training.signals import received_signals
 from wrnn_jax.validation import require
 
-ENDED = (fit.SOLVED, fit.BELOW, fit.COMPLETE, fit.DIVERGED)
+ENDED = (fit.SOLVED, fit.BELOW, fit.STALLED, fit.COMPLETE, fit.DIVERGED)
 LONGEST_NAME = 180
 
 
@@ -155,5 +155,5 @@ def _has_ended(folder: Path, train: TrainConfig) -> bool:
         return False
     status = read_summary(folder)["status"]
     before = read_config(folder)["config"]["train"]
-    same = all(before[field] == getattr(train, field) for field in ("max_steps", "stop_below"))
+    same = all(before.get(field) == getattr(train, field) for field in ("max_steps", "stop_below", "patience"))
     return status == fit.DIVERGED or (status in ENDED and same)

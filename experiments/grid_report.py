@@ -56,7 +56,7 @@ def report(experiment: Experiment, grid: Grid, home: GridDirectory, members: Map
     rows = write_rows(grid, home, task)
     settings = results.settings(rows, grid.axes, metric)
     print(results.ranking_table(settings, metric, greatest))
-    _draw(experiment, home, settings, rows, task)
+    _draw(experiment, home, settings, rows, task, _title(experiment, grid))
     best = rows[0]
     if best["rank"] is None or best["status"] == DIVERGED:
         print(f"every member diverged\n{home.path}")
@@ -109,6 +109,7 @@ def _draw(
     settings: Sequence[results.Setting],
     rows: Sequence[Mapping[str, Any]],
     task: Task,
+    title: str,
 ) -> None:
     """The heat map over the settings, and the curves of the best of them."""
     from wrnn_jax.analysis import plots
@@ -119,10 +120,8 @@ def _draw(
     fields = [field for field in settings[0].fields if len({setting.fields[field] for setting in settings}) > 1]
     x, y, *_ = *sorted(fields, key=lambda field: FIRST.index(field) if field in FIRST else len(FIRST)), None, None
     if x:
-        label = panel.label.replace("\n", " ")
-        heatmap = plots.grid_heatmap(
-            settings, x=x, y=y, label=label, greatest=greatest, log=panel.log, scale=panel.scale
-        )
+        look = {"label": panel.label.replace("\n", " "), "log": panel.log, "scale": panel.scale}
+        heatmap = plots.grid_heatmap(settings, x=x, y=y, greatest=greatest, title=title, **look)
         heatmap.savefig(home.figures / "heatmap.png", dpi=150)
     curves = {}
     for setting in sorted(settings, key=lambda setting: setting.order(greatest))[:CURVES]:
@@ -130,5 +129,13 @@ def _draw(
         members = [row for row in rows if all(row[field] == value for field, value in setting.fields.items())]
         curves[name] = [read_metrics(home.path / row["folder"]) for row in members]
     curves = {name: [run for run in runs if run] for name, runs in curves.items()}
-    figure = plots.training_curves({name: runs for name, runs in curves.items() if runs}, panels, baselines=task.chance)
-    figure.savefig(home.figures / "curves.png", dpi=150)
+    curves = {name: runs for name, runs in curves.items() if runs}
+    if curves:
+        figure = plots.training_curves(curves, panels, baselines=task.chance, title=title)
+        figure.savefig(home.figures / "curves.png", dpi=150)
+
+
+def _title(experiment: Experiment, grid: Grid) -> str:
+    """What all members have in common."""
+    common = {"T": experiment.stem(grid.base.task), "model": grid.base.model.model}
+    return ", ".join([experiment.name, *(text for field, text in common.items() if field not in grid.axes)])

@@ -9,6 +9,9 @@ from experiments.grid import run_grid
 from experiments.grid_flags import Grid, expand
 from wrnn_jax.validation import require, require_choice
 
+GRIDS = """Flags of the task, the model and training take several values with --grid. before them: --grid.lr 1e-2 1e-3
+--grid.T 30 80 --seeds 3 trains every combination in one process."""
+
 
 def run_from_command_line(experiment: Experiment, arguments: list[str] | None = None) -> None:
     """Run one experiment from command-line arguments, and exit."""
@@ -23,7 +26,7 @@ def _read(experiment: Experiment, arguments: list[str]) -> Any:
 
 def _parse(experiment: Experiment, arguments: list[str]) -> Any:
     """The config; flags that are given win over the preset's."""
-    config = cli.parse(experiment.program, experiment.config, arguments)
+    config = cli.parse(experiment.program, experiment.config, arguments, more=GRIDS)
     if config.run.preset is None:
         return config
     require_choice("preset", config.run.preset, experiment.presets)

@@ -1,16 +1,20 @@
 """A grid is its members, whichever way and on however many devices they are computed."""
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wrnn_jax.models import ModelConfig, build
+from wrnn_jax.grids import grid
+from wrnn_jax.models import Model, ModelConfig, build
+from wrnn_jax.nn.linen import WaveRNNCell
 from wrnn_jax.tasks import CopyConfig, copy_task
 from wrnn_jax.training.loop import make_trainer
 from wrnn_jax.training.members import members_mesh, over_members
 from wrnn_jax.training.optimizer import Hparams
+from wrnn_jax.validation import InvalidValue
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -104,3 +108,81 @@ def test_members_that_are_not_due_are_passed_over(how):
     np.testing.assert_array_equal(metrics["test_loss"], [0, all_metrics["test_loss"][1]])
     seen = members.observe(states, hparams, metrics, due)
     np.testing.assert_array_equal(seen.plateau.lowest, [np.inf, all_metrics["test_loss"][1]])
+
+
+class Recall(nn.Module):
+    """A user's own network."""
+
+    @nn.compact
+    def __call__(self, xs):
+        return nn.Dense(10)(nn.RNN(WaveRNNCell(channels=2, neurons=6))(xs))
+
+
+def test_a_user_s_own_flax_model_trains_in_a_grid():
+    module = Recall()
+    model = Model(lambda key: module.init(key, jnp.zeros((1, 22, 10))), module.apply)
+    members = make_trainer(model, TASK, 4, members=2, how="map")
+    hparams = Hparams(np.array([1e-2, 1e-3], np.float32), np.ones(2, np.float32))
+    states = members.advance(members.init(np.arange(2)), hparams, np.full(2, 4))
+    alone = make_trainer(model, TASK, 4)
+    for m in range(2):
+        expected = alone.advance(alone.init(m), of_member(m, hparams), 4)
+        chex.assert_trees_all_close(of_member(m, states.params), expected.params, atol=1e-5)
+
+
+MEMBERS = {"a": np.arange(7.0, dtype=np.float32), "b": (np.arange(14, dtype=np.float32).reshape(7, 2),)}
+
+
+def member(tree):
+    return {"sum": tree["a"] * tree["b"][0].sum(), "row": tree["b"][0] ** 2}
+
+
+@pytest.mark.parametrize("how", ["vmap", "map"])
+@pytest.mark.parametrize("chunk", [None, 1, 2, 3, 7, 50])
+def test_a_grid_is_its_members_in_chunks_of_any_size(how, chunk):
+    got = grid(member, MEMBERS, how, chunk)
+    chex.assert_trees_all_close(got, jax.vmap(member)(MEMBERS))
+    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(got))
+
+
+def test_all_chunks_are_one_program():
+    traced = 0
+
+    def counted(tree):
+        nonlocal traced
+        traced += 1
+        return member(tree)
+
+    grid(counted, MEMBERS, chunk=2)
+    assert traced == 1
+
+
+def test_a_grid_that_runs_out_of_memory_goes_on_with_half_and_keeps_what_it_has(monkeypatch, capsys):
+    module = __import__("wrnn_jax.grids.grid", fromlist=["spread_over"])
+    spread_over, widths = module.spread_over, []
+
+    def short_of_memory(*arguments):
+        program = spread_over(*arguments)
+
+        def call(members):
+            widths.append(len(members["a"]))
+            if widths[-1] > 2 and len(widths) > 1:
+                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
+            return program(members)
+
+        return call
+
+    monkeypatch.setattr(module, "spread_over", short_of_memory)
+    chex.assert_trees_all_close(grid(member, MEMBERS, "vmap", 4), jax.vmap(member)(MEMBERS))
+    assert widths == [4, 4, 2, 2], "the first four are kept"
+    assert capsys.readouterr().err == "out of memory: going on with 2 members at once\n"
+
+
+@pytest.mark.parametrize(
+    "members", [{}, {"a": np.zeros(0)}, {"a": np.zeros(2), "b": np.zeros(3)}, {"a": np.float32(1)}]
+)
+def test_members_that_are_none_or_do_not_agree_are_refused(members):
+    with pytest.raises(InvalidValue, match=r"^members = 'of first axes .*': must be arrays with one first axis"):
+        grid(lambda tree: tree, members)
+    with pytest.raises(InvalidValue, match=r"^chunk = 0: must be a whole number, 1 or more"):
+        grid(member, MEMBERS, chunk=0)

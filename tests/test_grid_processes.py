@@ -16,8 +16,8 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 # Without ReLU's kinks rounding stays rounding: Adam makes whole steps of the least gradient.
-FLAGS = ["--T", "3", "--n-hid", "16", "--n-ch", "2", "--batch", "16", "--stop-below", "0"]
-FLAGS += ["--grid.lr", "1e-3", "3e38", "--grid.grad-clip", "0", "1", "--grid.act", "tanh", "identity", "--seeds", "2"]
+FLAGS = ["--T", "3", "--n-hid", "16", "--n-ch", "2", "--act", "tanh", "--batch", "16", "--stop-below", "0"]
+FLAGS += ["--grid.lr", "1e-3", "3e38", "--grid.grad-clip", "0", "1", "--seeds", "2"]
 FLAGS += ["--log-interval", "100", "--checkpoint-interval", "20", "--max-steps", "1500"]
 TIMEOUT = 400
 FOUR_DEVICES = """
@@ -32,7 +32,8 @@ from wrnn_jax.training.optimizer import Hparams
 assert jax.device_count() == 4
 task = copy_task(CopyConfig(T=2))
 model = build(ModelConfig(n_hid=6, n_ch=2, act="tanh"), 10, 10, "all")
-for members, how, shape in ((6, "map", (3, 1)), (6, "vmap", (4, 1)), (2, "vmap", (2, 2)), (1, "map", (1, 4))):
+CASES = (4, "map", (4, 1)), (6, "map", (2, 2)), (6, "vmap", (4, 1)), (2, "vmap", (2, 2)), (1, "map", (1, 4))
+for members, how, shape in CASES:
     trainer = make_trainer(model, task, 8, members=members, how=how)
     assert tuple(trainer.mesh.shape.values()) == shape, trainer.mesh.shape
     slots = -(-members // shape[0]) * shape[0]
@@ -104,7 +105,7 @@ def metrics(logdir, row):
 
 def assert_same_grid(logdir, expected):
     got, wanted = rows(logdir), rows(expected)
-    assert len(got) == len(wanted) == 16
+    assert len(got) == len(wanted) == 8
     for one, other in zip(got, wanted, strict=True):
         pairs = [(one, other), *zip(metrics(logdir, one), metrics(expected, other), strict=True)]
         for a, b in pairs:
@@ -141,8 +142,7 @@ def test_killed_again_and_again_and_resumed_otherwise_it_ends_the_same(unbroken,
         process.send_signal(number)
         code, out, err = finish(process)
         assert code == (-number if number == signal.SIGKILL else 128 + number), (out, err)
-    left = [row["status"] for row in rows(logdir)]
-    assert "interrupted" in left
+    assert {row["status"] for row in rows(logdir)} & {"interrupted", "pending"}
     code, out, err = finish(start(logdir, "--resume"))
     assert code == 0, err
     assert_same_grid(logdir, unbroken)
@@ -172,7 +172,7 @@ def test_when_one_of_two_is_killed_the_other_says_so_and_a_resume_finishes(kille
     finish(processes[killed])
     assert code == 1, (out, err)
     last = err.strip().splitlines()[-1]
-    assert last.startswith("error: another process is gone")
+    assert last.startswith("error: lost touch with another process")
     assert last.endswith("start all processes again with --resume")
     # As one process now, where there were two.
     code, out, err = finish(start(logdir, "--resume"))

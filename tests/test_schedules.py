@@ -72,6 +72,7 @@ def test_plateau_drops_after_as_many_evaluations_without_improvement(trainer):
         seen.append(int(state.plateau.drops))
     assert seen == [0, 0, 0, 1, 1, 1, 1, 2, 2, 3]
     assert float(state.plateau.lowest) == pytest.approx(0.85)
+    assert int(state.plateau.stale) == 4, "a drop does not make the lowest loss younger"
 
 
 def test_a_drop_lowers_the_steps_that_follow(trainer):

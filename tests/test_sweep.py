@@ -7,7 +7,9 @@ import jax
 import pytest
 
 from wrnn_jax.grids.hosts import ALONE
+from wrnn_jax.grids.memory import MARGIN
 from wrnn_jax.grids.progress import Progress, Stopped
+from wrnn_jax.grids.room import plan_members
 from wrnn_jax.grids.sweep import Job, Sweep, fit_sweep
 from wrnn_jax.models import ModelConfig, build
 from wrnn_jax.tasks import CopyConfig, copy_task
@@ -149,6 +151,24 @@ def test_a_plateau_and_validation_are_each_member_s_own(tmp_path):
     assert drops[0] > 0
 
 
+def test_members_that_run_out_of_patience_end(tmp_path):
+    """One whose learning rate is next to nothing, beside one that learns; each as alone, and ended for a resume too."""
+    configs = [replace(CONFIGS[0], lr=lr, patience=1, seed=0, log_interval=2) for lr in (1e-12, 1e-2)]
+    sweep = Sweeping(tmp_path / "sweep", configs)
+    sweep.run(2)
+    trainer = make_trainer(MODEL, TASK, 4, jax.devices()[:1])
+    for number, (config, status, step) in enumerate(
+        zip(configs, (fitting.STALLED, fitting.COMPLETE), (4, STEPS), strict=True)
+    ):
+        got = sweep.fitted[number]
+        assert (got.status, int(got.state.step)) == (status, step)
+        directory = RunDirectory(tmp_path / str(number), "copy", {"train": config}, True)
+        for _ in range(2):
+            expected = fitting.fit(trainer, TASK, config, directory)
+            assert expected.status == status
+            chex.assert_trees_all_equal(jax.device_get(got.state), jax.device_get(expected.state))
+
+
 def stopping_after(calls, sweep):
     """The sweep gets a signal during a call of the device."""
     make = sweep.trainer
@@ -184,6 +204,31 @@ def test_interrupted_at_any_moment_and_resumed_otherwise_it_ends_the_same(tmp_pa
     assert not fitted.keys() & sweep.fitted.keys()
     sweep.fitted |= fitted
     assert_as_alone(sweep, alone, equal)
+
+
+def test_members_are_planned_by_the_memory_there_is(tmp_path, alone, monkeypatch, capsys):
+    """Enough for two at once by the estimate; then not even for one by XLA's account."""
+
+    def free(number):
+        monkeypatch.setattr("wrnn_jax.grids.room.available_bytes", lambda device: number)
+
+    free(None)
+    trainer = make_trainer(MODEL, TASK, 4, jax.devices()[:1], members=5, how="vmap")
+    plans = [plan_members(trainer, TASK, CONFIGS[0].hparams(None), members) for members in (1, 2, 3, 5)]
+    assert [plan.at_once for plan in plans] == [1, 2, 3, 5]
+    assert [plan.bytes for plan in plans] == sorted({plan.bytes for plan in plans})
+
+    one, all_ = plans[0].bytes, plans[-1].bytes
+    free(int((one + 1.5 * (all_ - one) / 4) / (1 - MARGIN)))
+    sweep = Sweeping(tmp_path / "two", how="vmap")
+    sweep.run(None)
+    assert sweep.made[:2] == [5, 2], "the first is of all, to estimate"
+    assert "2 members at once: " in capsys.readouterr().out
+    assert_as_alone(sweep, alone, close)
+
+    free(1000)
+    with pytest.raises(InvalidValue, match="not even one member fits into memory"):
+        Sweeping(tmp_path / "none").run(None)
 
 
 def without_memory_for(most, sweep):

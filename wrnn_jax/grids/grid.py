@@ -39,9 +39,10 @@ def grid(train: Callable[[Any], Any], members: Any, how: How = "auto", chunk: in
       InvalidValue: for no member, leaves that do not agree on how many there are, a chunk below 1, or where not even
         one member fits into memory.
     """
-    counts = {leaf.shape[0] if np.ndim(leaf) else None for leaf in jax.tree.leaves(members)}
-    require(len(counts) == 1 and counts > {None} - counts and 0 not in counts, "members", counts, "one number, above 0")
-    (count,) = counts
+    counts = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(members)}
+    allowed = "arrays with one first axis, of 1 or more"
+    require(len(counts) == 1 and not counts & {(), (0,)}, "members", f"of first axes {sorted(counts)}", allowed)
+    ((count,),) = counts
     if chunk is not None:
         require_integer("chunk", chunk, at_least=1)
     mesh = members_mesh(jax.local_devices(), count, how=how)

@@ -1,7 +1,7 @@
 """How many members of a sweep fit into the memory of its devices: planned before they are compiled, checked after."""
 
 import math
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from wrnn_jax.training.optimizer import Hparams
 
 
 def plan_members(trainer: Trainer, task: Task, hparams: Hparams, members: int) -> Plan:
-    """How many members a device of the trainer trains at once.
+    """How many members to train at once, on all devices of the trainer together.
 
     On each device there are its members' states, and what the largest of several programs works on: a call of training,
     or an evaluation. The data set is there already.
@@ -31,19 +31,15 @@ def plan_members(trainer: Trainer, task: Task, hparams: Hparams, members: int) -
 
     @cache
     def bytes_of(members_a_device: int) -> int:
-        slots = members_a_device * grid
-        states, many = _shapes(trainer, hparams, slots)
-        until = jax.ShapeDtypeStruct((slots,), np.int32)
-        calls = [
-            working_bytes(trainer.advance.func, *trainer.advance.args, states, many, until),
-            *(
-                working_bytes(lambda states, split=split: trainer.evaluate(states, split), states)
-                for split in task.splits
-            ),
-        ]
+        slots = jax.ShapeDtypeStruct((members_a_device * grid,), np.int32)
+        states = jax.eval_shape(trainer.init, slots)
+        many = jax.tree.map(lambda _: slots.update(dtype=np.float32), hparams)
+        calls = [working_bytes(trainer.advance, states, many, slots)]
+        calls += [working_bytes(partial(_evaluate, trainer, split), states) for split in task.splits]
         return size(states) // grid + max(calls)
 
-    return plan(math.ceil(members / grid), bytes_of, available_bytes(trainer.mesh.devices.flat[0]))
+    on_each = plan(math.ceil(members / grid), bytes_of, available_bytes(trainer.mesh.devices.flat[0]))
+    return on_each._replace(at_once=min(grid * on_each.at_once, members))
 
 
 def bytes_by_xla(trainer: Trainer, *arguments: Any) -> int | None:
@@ -51,6 +47,24 @@ def bytes_by_xla(trainer: Trainer, *arguments: Any) -> int | None:
     return compiled_bytes(trainer.advance.func.lower(*trainer.advance.args, *arguments).compile())
 
 
-def _shapes(trainer: Trainer, hparams: Hparams, slots: int) -> tuple[Any, Any]:
-    states = jax.eval_shape(trainer.init, jax.ShapeDtypeStruct((slots,), np.int32))
-    return states, jax.tree.map(lambda _: jax.ShapeDtypeStruct((slots,), np.float32), hparams)
+def fits(plan: Plan, by_xla: int | None) -> bool:
+    """Whether what XLA says of the plan's members is within what there is."""
+    return plan.capacity is None or by_xla is None or by_xla <= plan.capacity
+
+
+def told(plan: Plan, by_xla: int | None) -> str:
+    """The plan for a reader."""
+    parts = [f"{_mebibytes(plan.bytes)} on each device by estimate"]
+    if by_xla is not None:
+        parts.append(f"{_mebibytes(by_xla)} by XLA's account")
+    if plan.capacity is not None:
+        parts.append(f"of {_mebibytes(plan.capacity)}")
+    return ", ".join(parts)
+
+
+def _evaluate(trainer: Trainer, split: str, states: Any) -> Any:
+    return trainer.evaluate(states, split)
+
+
+def _mebibytes(number: int) -> str:
+    return f"{number / 2**20:,.1f} MiB"

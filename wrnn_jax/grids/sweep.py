@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from wrnn_jax.grids.available import available_bytes
-from wrnn_jax.grids.memory import is_out_of_memory
+from wrnn_jax.grids.memory import Plan, is_out_of_memory
 from wrnn_jax.grids.progress import Progress
-from wrnn_jax.grids.room import bytes_by_xla, plan_members
+from wrnn_jax.grids.room import bytes_by_xla, fits, plan_members, told
 from wrnn_jax.grids.states import newest_states, of_slot, save_together, stacked
 from wrnn_jax.tasks.base import Task
 from wrnn_jax.training.checkpoint import Checkpoints
@@ -75,7 +74,8 @@ def fit_sweep(sweep: Sweep, progress: Progress, chunk: int | None = None) -> Non
         del left[job.number]
         sweep.ended(job, fitted)
 
-    at_once = chunk or _planned(sweep, progress)
+    plan = None if chunk else _plan(sweep)
+    at_once = chunk or plan.at_once
     while left:
         at_once = min(at_once, len(left))
         if not at_once:
@@ -83,7 +83,7 @@ def fit_sweep(sweep: Sweep, progress: Progress, chunk: int | None = None) -> Non
             raise InvalidValue("batch", sweep.jobs[0].config.batch, allowed)
         try:
             trained = sweep._replace(jobs=tuple(left.values()), ended=ended)
-            _Training(trained, at_once, progress).run(is_planned=chunk is None)
+            _Training(trained, at_once, progress).run(plan)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -94,20 +94,10 @@ def fit_sweep(sweep: Sweep, progress: Progress, chunk: int | None = None) -> Non
         print(f"out of memory: going on from the last checkpoint with {at_once} members at once", file=sys.stderr)
 
 
-def _planned(sweep: Sweep, progress: Progress) -> int:
-    """How many members at once."""
-    members, config = len(sweep.jobs), sweep.jobs[0].config
-    trainer = sweep.make_trainer(members)
+def _plan(sweep: Sweep) -> Plan:
+    config = sweep.jobs[0].config
     hparams = config.hparams(sweep.task.epoch_steps(config.batch))
-    plan = plan_members(trainer, sweep.task, hparams, members)
-    at_once = min(plan.at_once * trainer.mesh.shape["grid"], members)
-    free = "" if plan.capacity is None else f" of {_mebibytes(plan.capacity)}"
-    progress.say(f"{at_once} of {members} members at once: {_mebibytes(plan.bytes)}{free} on each device by estimate")
-    return at_once
-
-
-def _mebibytes(number: int) -> str:
-    return f"{number / 2**20:,.0f} MiB"
+    return plan_members(sweep.make_trainer(len(sweep.jobs)), sweep.task, hparams, len(sweep.jobs))
 
 
 class _Training:
@@ -129,16 +119,15 @@ class _Training:
         self.unsaved = 0
         """Steps that members in training have made since the last checkpoint."""
 
-    def run(self, is_planned: bool) -> None:
-        """Train all; ``is_planned`` has XLA's account of the memory decide as well."""
+    def run(self, plan: Plan | None) -> None:
+        """Train all; with a plan, only if it is one by XLA's own account of the compiled program, too."""
         try:
-            device = self.trainer.mesh.devices.flat[0]
-            free = available_bytes(device) if is_planned else None
             self._let_in()
-            if free is not None and any(self.slots):
+            if plan and any(self.slots):
                 needed = bytes_by_xla(self.trainer, self.states, self.hparams, self._step)
-                if needed is not None and needed > free:
-                    raise MemoryError(f"{needed} bytes by XLA's account")
+                self.progress.say(f"{self._taken.sum()} members at once: {told(plan, needed)}")
+                if not fits(plan, needed):
+                    raise MemoryError
             while any(self.slots):
                 self._advance()
                 self._end(self._diverged())
@@ -208,12 +197,13 @@ class _Training:
         self.states = self.trainer.observe(self.states, self.hparams, evaluated, in_turn)
         self.states, losses = self.trainer.drain(self.states, due)
         evaluated = jax.device_get({"train_loss": losses, **evaluated})
+        stale = np.asarray(self.states.plateau.stale)
         ended = {}
         for slot, job in self._jobs(due):
             metrics = {name: float(values[slot]) for name, values in evaluated.items()}
             self.recorders[job.number].record(int(step[slot]), metrics, self.pace.steps_per_second)
             self.progress.recorded(job.number, metrics)
-            status = end_reached(self.task, job.config, int(step[slot]), metrics)
+            status = end_reached(self.task, job.config, int(step[slot]), metrics, int(stale[slot]))
             if status:
                 ended[slot] = status
         return ended
@@ -317,7 +307,8 @@ class _Training:
             metrics = jax.device_get(self.trainer.evaluate(self.states, self.task.watched, due))
             for slot in look:
                 of_slot = {name: float(values[slot]) for name, values in metrics.items()}
-                status = end_reached(self.task, self.slots[slot].config, int(step[slot]), of_slot)
+                stale = int(self.states.plateau.stale[slot])
+                status = end_reached(self.task, self.slots[slot].config, int(step[slot]), of_slot, stale)
                 if status:
                     ended[slot] = status
         return ended

@@ -13,6 +13,7 @@ FINISHED, INTERRUPTED, DIVERGED = "finished", "interrupted", "diverged"
 STATES = {
     "solved": FINISHED,
     "below the loss asked for": FINISHED,
+    "out of patience": FINISHED,
     "complete": FINISHED,
     "interrupted": INTERRUPTED,
     "diverged": DIVERGED,
@@ -24,7 +25,7 @@ MEASURED = {
 }  # fmt: skip
 """Keys that say what came of a run, not how it was set."""
 MEASURED_WORDS = ("test_", "val_", "train_", "memoryless_")
-OF_NO_ACCOUNT = UNCHANGING - {"max_steps", "epochs", "stop_below"}
+OF_NO_ACCOUNT = UNCHANGING - {"max_steps", "epochs", "stop_below", "patience"}
 """Fields that change neither what a step computes nor when a run ends."""
 
 

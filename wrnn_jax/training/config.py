@@ -46,6 +46,8 @@ class TrainConfig:
     """Steps between two checkpoints."""
     keep_checkpoints: int = 3
     """The newest checkpoints that are kept; 0 = all."""
+    patience: int | None = None
+    """Stop after so many evaluations in a row that have not lowered the watched loss (if not given: never)."""
     stop_below: float | None = None
     """Stop once the watched loss is below this. If not given: once the task is solved; 0 = never."""
 
@@ -72,6 +74,8 @@ class TrainConfig:
             if getattr(self, field) is not None:
                 require_integer(field, getattr(self, field), at_least=1)
         require_integer("keep_checkpoints", self.keep_checkpoints, at_least=0)
+        if self.patience is not None:
+            require_integer("patience", self.patience, at_least=1)
         if self.stop_below is not None:
             require_nonnegative("stop_below", self.stop_below)
 

@@ -20,6 +20,7 @@ from wrnn_jax.typing import Array
 
 SOLVED = "solved"
 BELOW = "below the loss asked for"
+STALLED = "out of patience"
 COMPLETE = "complete"
 DIVERGED = "diverged"
 INTERRUPTED = "interrupted"
@@ -37,7 +38,7 @@ class Fitted(NamedTuple):
     solved_step: int | None
     """The step of the first record that the task calls solved; None if none is."""
     status: str
-    """``SOLVED``, ``BELOW``, ``COMPLETE``, ``DIVERGED`` or ``INTERRUPTED``."""
+    """``SOLVED``, ``BELOW``, ``STALLED``, ``COMPLETE``, ``DIVERGED`` or ``INTERRUPTED``."""
     signal: int | None
     """The signal that interrupted the run."""
     seconds: float
@@ -47,8 +48,8 @@ class Fitted(NamedTuple):
 
 
 def fit(trainer: Trainer, task: Task, config: TrainConfig, directory: RunDirectory) -> Fitted:
-    """Train until the task is solved, the loss is low enough, the steps are done, a number is not
-    finite, or SIGINT or SIGTERM comes; then save a checkpoint, and evaluate.
+    """Train until the task is solved, the loss is low enough or falls no more, the steps are done, a number is
+    not finite, or SIGINT or SIGTERM comes; then save a checkpoint, and evaluate.
 
     Continues from the newest whole checkpoint in ``directory``, if there is one. The state after a
     number of steps is the same to the bit, wherever runs were killed and resumed on the way.
@@ -98,7 +99,7 @@ def fit(trainer: Trainer, task: Task, config: TrainConfig, directory: RunDirecto
                 recorder.record(step, metrics, pace.steps_per_second)
                 bar.set_postfix_str(shown(metrics), refresh=False)
                 tqdm.write(f"step {step}: {shown(metrics)}")
-                status = end_reached(task, config, step, metrics)
+                status = end_reached(task, config, step, metrics, int(state.plateau.stale))
             if step % config.checkpoint_interval == 0:
                 checkpoints.save(step, state)
                 saved = step
@@ -150,16 +151,20 @@ def _status_at_start(trainer: Trainer, task: Task, config: TrainConfig, state: T
     if step >= config.max_steps:
         return COMPLETE
     if step and step % config.log_interval == 0:
-        return end_reached(task, config, step, _floats(trainer.evaluate(state, task.watched)))
+        metrics = _floats(trainer.evaluate(state, task.watched))
+        return end_reached(task, config, step, metrics, int(state.plateau.stale))
     return None
 
 
-def end_reached(task: Task, config: TrainConfig, step: int, metrics: Mapping[str, float]) -> str | None:
-    """The status with which such metrics after so many steps end a run; None if it goes on."""
+def end_reached(task: Task, config: TrainConfig, step: int, metrics: Mapping[str, float], stale: int) -> str | None:
+    """The status with which such metrics after so many steps end a run, ``stale`` evaluations after the one with the
+    lowest loss; None if it goes on."""
     if config.stop_below is None and task.solved(metrics):
         return SOLVED
     if config.stop_below is not None and metrics[task.monitor] < config.stop_below:
         return BELOW
+    if config.patience is not None and stale >= config.patience:
+        return STALLED
     return COMPLETE if step >= config.max_steps else None
 
 

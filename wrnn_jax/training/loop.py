@@ -23,7 +23,7 @@ from wrnn_jax.validation import require_choice
 SLICE = 128
 """The most sequences that are evaluated at once on a device."""
 IMPROVEMENT = 1e-4
-"""The relative fall of the watched loss that the plateau schedule counts as one."""
+"""The relative fall of the watched loss that counts as one."""
 
 
 class Trainer(NamedTuple):
@@ -160,7 +160,7 @@ class _Member(NamedTuple):
             step=jnp.int32(0),
             key=jax.random.key_data(data_key),
             fixed={name: jnp.asarray(array) for name, array in self.task.source.fixed.items()},
-            plateau=Plateau(jnp.float32(jnp.inf), jnp.int32(0), jnp.int32(0)),
+            plateau=Plateau(jnp.float32(jnp.inf), jnp.int32(0), jnp.int32(0), jnp.int32(0)),
             best=best,
             loss_sum=jnp.float32(0),
             loss_count=jnp.int32(0),
@@ -222,8 +222,8 @@ class _Member(NamedTuple):
 
     def observe(self, data: Any, state: TrainState, hparams: Hparams, metrics: Any, due: Array) -> TrainState:
         plateau, best = state.plateau, state.best
-        if self.schedule == "plateau":
-            plateau = _wait(plateau, metrics[self.task.monitor], hparams.lr_period)
+        patience = hparams.lr_period if self.schedule == "plateau" else jnp.inf
+        plateau = _wait(plateau, metrics[self.task.monitor], patience)
         if best is not None:
             better = metrics[self.task.score] > best.score
             now = Best(state.params, metrics[self.task.score], state.step)
@@ -245,10 +245,11 @@ class _Member(NamedTuple):
 def _wait(plateau: Plateau, loss: Array, patience: Array) -> Plateau:
     """After one more evaluation: a drop once ``patience`` of them in a row were not lower by a share of 1e-4."""
     improved = loss < plateau.lowest * (1 - IMPROVEMENT)
-    waited = jnp.where(improved, 0, plateau.waited + 1)
+    stale, waited = (jnp.where(improved, 0, count + 1) for count in (plateau.stale, plateau.waited))
     drop = waited >= patience
     return Plateau(
         lowest=jnp.where(improved, loss, plateau.lowest),
+        stale=stale,
         waited=jnp.where(drop, 0, waited),
         drops=plateau.drops + drop,
     )

@@ -19,7 +19,7 @@ import jax
 from wrnn_jax.validation import InvalidValue, require
 
 UNCHANGING = frozenset(
-    {"max_steps", "epochs", "stop_below", "log_interval", "checkpoint_interval", "keep_checkpoints"}
+    {"max_steps", "epochs", "stop_below", "patience", "log_interval", "checkpoint_interval", "keep_checkpoints"}
     | {"backend", "data_dir"}
 )
 """Fields that do not change what a step computes, up to rounding: a resumed run may have others than before."""

@@ -8,12 +8,14 @@ from wrnn_jax.typing import Array, Params
 
 
 class Plateau(NamedTuple):
-    """What the plateau schedule has seen."""
+    """What the evaluations of the watched loss have shown."""
 
     lowest: Array
-    """The lowest watched loss, float32."""
-    waited: Array
+    """The lowest of them, float32."""
+    stale: Array
     """Evaluations since, int32."""
+    waited: Array
+    """Evaluations since the lowest or the last drop of the plateau schedule, int32."""
     drops: Array
     """How often the learning rate was divided, int32."""
 
