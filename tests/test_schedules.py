@@ -56,6 +56,19 @@ def test_the_optimiser_multiplies_its_learning_rate():
         chex.assert_trees_all_close(updates[1], expected, rtol=1e-5)
 
 
+def test_weight_decay_adds_its_gradient_after_the_clip():
+    """λθ is the gradient of ½ λ ‖θ‖², here of the size of the clipped gradient, and of the other sign in one place."""
+    params, gradient = {"w": jnp.array([1.0, -2.0, 3.0])}, {"w": jnp.array([300.0, 400.0, 0.0])}
+    decayed = make_optimizer(Hparams(1e-2, 1.0, weight_decay=0.5))
+    plain = make_optimizer(Hparams(1e-2, np.inf))
+    by_hand = {"w": jnp.array([0.6 + 0.5, 0.8 - 1.0, 1.5])}
+    got, expected = decayed.init(params), plain.init(params)
+    for _ in range(3):
+        updates, got = decayed.update(gradient, got, params)
+        others, expected = plain.update(by_hand, expected, params)
+        chex.assert_trees_all_close(updates, others, rtol=1e-5)
+
+
 @pytest.fixture(scope="module")
 def trainer():
     task = copy_task(CopyConfig(T=1))

@@ -37,7 +37,7 @@ class Sweeping:
     def __init__(self, folder, configs=CONFIGS, how="map", devices=1, task=TASK, schedule="constant"):
         self.folder, self.configs, self.how, self.task = folder, configs, how, task
         self.devices = jax.devices()[:devices]
-        self.made, self.fitted, self.received = [], {}, []
+        self.made, self.trainers, self.fitted, self.received = [], [], {}, []
         self.launch = len(list(folder.glob("checkpoints/*"))) + 1
         self.schedule = schedule
 
@@ -46,7 +46,8 @@ class Sweeping:
 
     def trainer(self, members):
         self.made.append(members)
-        return make_trainer(MODEL, self.task, 4, self.devices, self.schedule, members, self.how)
+        self.trainers.append(make_trainer(MODEL, self.task, 4, self.devices, self.schedule, members, self.how))
+        return self.trainers[-1]
 
     def run(self, at_once):
         jobs = [Job(number, config, self.directory(number)) for number, config in enumerate(self.configs)]
@@ -110,6 +111,7 @@ def test_members_one_by_one_are_their_runs_alone_to_the_bit(tmp_path, alone, at_
     sweep = Sweeping(tmp_path)
     sweep.run(at_once)
     assert_as_alone(sweep, alone)
+    assert [trainer.advance.func._cache_size() for trainer in sweep.trainers] == [1], "compiled once"
     assert sweep.fitted[2].status == fitting.DIVERGED
     assert {sweep.fitted[m].status for m in (0, 1, 3)} == {fitting.COMPLETE}
 
