@@ -8,6 +8,7 @@ import tempfile
 import hypothesis
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot
 import numpy as np
 import pytest
 
@@ -53,3 +54,10 @@ def standard_promotion():
     """For modules that train: Optax itself mixes integers and floats."""
     with jax.numpy_dtype_promotion("standard"):
         yield
+
+
+@pytest.fixture
+def no_open_figures():
+    """For modules that draw: no figure is left with pyplot."""
+    yield
+    assert matplotlib.pyplot.get_fignums() == []

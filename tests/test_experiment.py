@@ -17,6 +17,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 
+import helpers
 from experiments import copy
 from wrnn_jax import models
 from wrnn_jax.models import ModelConfig
@@ -30,18 +31,12 @@ TINY = ["--T", "0", "--n-hid", "5", "--n-ch", "2", "--batch", "8", "--stop-below
 
 def run(*arguments):
     """The exit code of ``python -m experiments.copy`` with these arguments."""
-    with pytest.raises(SystemExit) as exit:
-        copy.main([*TINY, *map(str, arguments)])
-    return exit.value.code or 0
+    return helpers.run(copy.main, *TINY, *arguments)
 
 
 def refusal(capsys, *arguments):
-    """The one line that a refused command prints."""
-    assert run(*arguments) == 2
-    said = capsys.readouterr().err.strip().splitlines()
-    assert len(said) == 1
-    assert "Traceback" not in said[0]
-    return said[0]
+    """The one line that such a refused command prints."""
+    return helpers.refusal(capsys, copy.main, *TINY, *arguments)
 
 
 def final_state(logdir):

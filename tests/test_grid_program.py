@@ -13,28 +13,13 @@ import pytest
 from experiments import copy, smnist
 from experiments.experiment import restore
 from experiments.runs import open_run
+from helpers import refusal, run
 from wrnn_jax.report.runs import find_runs
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 SMALL = ["--T", 0, "--n-hid", 5, "--n-ch", 1, "--batch", 8, "--stop-below", 0, "--log-interval", 4, "--max-steps", 10]
 GRID = ["--grid.lr", "1e-2", "3e38", "--grid.model", "wrnn", "irnn", "--grid.grad-clip", "0", "1", "--seeds", 2]
-
-
-def run(main, *arguments):
-    """The exit code of a program with these arguments."""
-    with pytest.raises(SystemExit) as exit:
-        main([str(argument) for argument in arguments])
-    return exit.value.code or 0
-
-
-def refusal(capsys, main, *arguments):
-    """The one line that a refused command prints."""
-    assert run(main, *arguments) == 2
-    said = capsys.readouterr().err.strip().splitlines()
-    assert len(said) == 1
-    assert "Traceback" not in said[0]
-    return said[0]
 
 
 def table(folder):

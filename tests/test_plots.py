@@ -1,12 +1,12 @@
 import io
 
-import matplotlib.pyplot
 import numpy as np
 import pytest
 
+from helpers import by_gid
 from wrnn_jax.analysis.plots import copy_example, guide_line, hidden_waves
 
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("no_open_figures")]
 
 
 def draw(figure):
@@ -14,12 +14,6 @@ def draw(figure):
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=60)
     return buffer.getvalue()
-
-
-@pytest.fixture(autouse=True)
-def no_open_figures():
-    yield
-    assert matplotlib.pyplot.get_fignums() == []
 
 
 def copy_arrays(T, seed=0):
@@ -33,10 +27,6 @@ def copy_arrays(T, seed=0):
 
 def images(figure):
     return [(axis, axis.images[0]) for axis in figure.axes if axis.images]
-
-
-def by_gid(axis, gid):
-    return [line for line in axis.lines if line.get_gid() == gid]
 
 
 def texts(figure):

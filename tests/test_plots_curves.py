@@ -1,32 +1,16 @@
-import io
 import math
 
-import matplotlib.pyplot
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers import by_gid, draw
 from wrnn_jax.analysis.plots import PANELS, Panel, training_curves
 
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("no_open_figures")]
 COPY_CHANCE = {"test_loss": 10 * math.log(8) / 50, "recall": 1 / 8}
 LOSS = Panel("test_loss", "loss", log=True)
-
-
-@pytest.fixture(autouse=True)
-def no_open_figures():
-    yield
-    assert matplotlib.pyplot.get_fignums() == []
-
-
-def draw(figure):
-    """Rasterise the figure, so that whatever only fails or warns when drawn does so here."""
-    figure.savefig(io.BytesIO(), dpi=60)
-
-
-def by_gid(axis, gid):
-    return [line for line in axis.lines if line.get_gid() == gid]
 
 
 def band(axis):

@@ -1,29 +1,13 @@
 """Figures of one sequence with the network's answer, and of results beside published ones."""
 
-import io
-
 import matplotlib.pyplot
 import numpy as np
 import pytest
 
+from helpers import by_gid, draw
 from wrnn_jax.analysis.plots import Point, adding_example, image_example, parameters_figure
 
-pytestmark = pytest.mark.filterwarnings("error")
-
-
-@pytest.fixture(autouse=True)
-def no_open_figures():
-    yield
-    assert matplotlib.pyplot.get_fignums() == []
-
-
-def draw(figure):
-    """Rasterise the figure, so that whatever only fails or warns when drawn does so here."""
-    figure.savefig(io.BytesIO(), dpi=60)
-
-
-def by_gid(axis, gid):
-    return [line for line in axis.lines if line.get_gid() == gid]
+pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("no_open_figures")]
 
 
 def adding_inputs(T=20, marked=(3, 19)):

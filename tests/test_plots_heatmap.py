@@ -1,10 +1,8 @@
 """The heat map of a grid: which numbers, texts and colours stand in which cell."""
 
-import io
 import math
 from itertools import pairwise, product
 
-import matplotlib.pyplot
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,25 +10,15 @@ from hypothesis import strategies as st
 from matplotlib import colormaps
 from matplotlib.colors import to_rgb
 
+from helpers import draw
 from wrnn_jax.analysis.plots import grid_heatmap
 from wrnn_jax.analysis.plots.tiles import colors_of, ink_on
 from wrnn_jax.grids.results import Setting
 
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("no_open_figures")]
 LR, CLIP = (1e-2, 1e-3, 1e-4), (10, 0, 1)
 LOSS = {"label": "test loss (nats, log scale)", "greatest": False, "log": True}
 ACCURACY = {"label": "accuracy (%)", "greatest": True, "scale": 100}
-
-
-@pytest.fixture(autouse=True)
-def no_open_figures():
-    yield
-    assert matplotlib.pyplot.get_fignums() == []
-
-
-def draw(figure):
-    """Rasterise the figure, so that whatever only fails or warns when drawn does so here."""
-    figure.savefig(io.BytesIO(), dpi=60)
 
 
 def cell(mean, diverged=0, missing=0, seeds=3, **fields):

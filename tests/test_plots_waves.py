@@ -1,15 +1,14 @@
 """Figures that measure waves, demonstrate them, or set them in motion."""
 
-import io
 import math
 
-import matplotlib.pyplot
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from helpers import by_gid, draw
 from wrnn_jax.analysis.plots import (
     bump_figure,
     guide_line,
@@ -24,23 +23,8 @@ from wrnn_jax.analysis.plots.spectra import band_line
 from wrnn_jax.analysis.plots.waves import speed_text
 from wrnn_jax.analysis.waves import Speed, spacetime_spectrum
 
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("no_open_figures")]
 velocities = st.floats(-5, 5).filter(lambda v: abs(v) > 1e-3)
-
-
-@pytest.fixture(autouse=True)
-def no_open_figures():
-    yield
-    assert matplotlib.pyplot.get_fignums() == []
-
-
-def draw(figure):
-    """Rasterise the figure, so that whatever only fails or warns when drawn does so here."""
-    figure.savefig(io.BytesIO(), dpi=60)
-
-
-def by_gid(axis, gid):
-    return [line for line in axis.lines if line.get_gid() == gid]
 
 
 def pulse(velocity, steps=32, neurons=24, start=5):

@@ -13,6 +13,7 @@ from PIL import Image
 from experiments import ablation, adding, figures, nscifar10, psmnist, report, smnist
 from experiments.experiment import restore
 from experiments.runs import open_run
+from helpers import refusal, run
 from wrnn_jax.datasets import stored
 from wrnn_jax.datasets.download import DownloadError
 
@@ -21,22 +22,6 @@ pytestmark = pytest.mark.usefixtures("standard_promotion")
 SMALL = ["--n-hid", "6", "--n-ch", "2"]
 DIGITS = [*SMALL, "--dataset", "digits", "--batch", "100", "--lr", "0.01"]
 EPOCH = 12  # 1,257 training images in batches of 100
-
-
-def run(main, *arguments):
-    """The exit code of a program with these arguments."""
-    with pytest.raises(SystemExit) as exit:
-        main([str(argument) for argument in arguments])
-    return exit.value.code or 0
-
-
-def refusal(capsys, main, *arguments):
-    """The one line that a refused command prints."""
-    assert run(main, *arguments) == 2
-    said = capsys.readouterr().err.strip().splitlines()
-    assert len(said) == 1
-    assert "Traceback" not in said[0]
-    return said[0]
 
 
 def summary(logdir):

@@ -293,7 +293,7 @@ def test_what_makes_a_run_special_is_noted():
 
 
 def test_a_status_is_one_that_training_gives():
-    assert set(STATES) == {fit.SOLVED, fit.BELOW, fit.COMPLETE, fit.DIVERGED, fit.INTERRUPTED}
+    assert set(STATES) == {fit.SOLVED, fit.BELOW, fit.STALLED, fit.COMPLETE, fit.DIVERGED, fit.INTERRUPTED}
 
 
 # Finding runs

@@ -196,17 +196,20 @@ class _Training:
         # A last evaluation out of turn leaves no trace in the state: the run may go on some day.
         self.states = self.trainer.observe(self.states, self.hparams, evaluated, in_turn)
         self.states, losses = self.trainer.drain(self.states, due)
-        evaluated = jax.device_get({"train_loss": losses, **evaluated})
-        stale = np.asarray(self.states.plateau.stale)
-        ended = {}
+        metrics = _by_slot(due, {"train_loss": losses, **evaluated})
         for slot, job in self._jobs(due):
-            metrics = {name: float(values[slot]) for name, values in evaluated.items()}
-            self.recorders[job.number].record(int(step[slot]), metrics, self.pace.steps_per_second)
-            self.progress.recorded(job.number, metrics)
-            status = end_reached(self.task, job.config, int(step[slot]), metrics, int(stale[slot]))
-            if status:
-                ended[slot] = status
-        return ended
+            self.recorders[job.number].record(int(step[slot]), metrics[slot], self.pace.steps_per_second)
+            self.progress.recorded(job.number, metrics[slot])
+        return self._ends(metrics)
+
+    def _ends(self, metrics: Mapping[int, Mapping[str, float]]) -> dict[int, str]:
+        """The slots whose members such metrics end."""
+        step, stale = self._step, np.asarray(self.states.plateau.stale)
+        statuses = {
+            slot: end_reached(self.task, self.slots[slot].config, int(step[slot]), of_member, int(stale[slot]))
+            for slot, of_member in metrics.items()
+        }
+        return {slot: status for slot, status in statuses.items() if status}
 
     def _end(self, statuses: Mapping[int, str]) -> None:
         """Members that have come to their ends leave their slots: evaluated on every split, and saved."""
@@ -218,9 +221,10 @@ class _Training:
             # The last parameters take part as well, whether or not an evaluation was due.
             metrics = self.trainer.evaluate(picked, self.task.watched, due)
             picked = with_best(self.trainer.observe(picked, self.hparams, metrics, due))
-        metrics: dict[str, Any] = {}
+        evaluated: dict[str, Any] = {}
         for split in self.task.splits:
-            metrics |= jax.device_get(self.trainer.evaluate(picked, split, due))
+            evaluated |= self.trainer.evaluate(picked, split, due)
+        metrics = _by_slot(due, evaluated)
         # What diverged stands before the bad step, from where it may go on with other hyper-parameters some day.
         last, picked = (states._replace(finite=np.ones_like(due)) for states in jax.device_get((self.states, picked)))
         for slot, status in statuses.items():
@@ -234,7 +238,7 @@ class _Training:
             fitted = Fitted(
                 state=chosen,
                 best_step=int(chosen.step if chosen.best is None else chosen.best.step),
-                metrics={name: float(values[slot]) for name, values in metrics.items()},
+                metrics=metrics[slot],
                 solved_step=solved_step(self.task, job.directory),
                 status=status,
                 signal=None,
@@ -298,19 +302,12 @@ class _Training:
 
     def _ended_before(self, slots: Sequence[int]) -> dict[int, str]:
         """Of members that came in, those that had met their end before: only where they would have looked for it."""
-        step = self._step
-        ended = {slot: COMPLETE for slot in slots if step[slot] >= self.config.max_steps}
-        look = [slot for slot in slots if slot not in ended and step[slot]]
-        look = [slot for slot in look if step[slot] % self.config.log_interval == 0]
-        if look:
-            due = np.isin(np.arange(len(self.slots)), look)
-            metrics = jax.device_get(self.trainer.evaluate(self.states, self.task.watched, due))
-            for slot in look:
-                of_slot = {name: float(values[slot]) for name, values in metrics.items()}
-                stale = int(self.states.plateau.stale[slot])
-                status = end_reached(self.task, self.slots[slot].config, int(step[slot]), of_slot, stale)
-                if status:
-                    ended[slot] = status
+        step, came = self._step, np.isin(np.arange(len(self.slots)), slots)
+        complete = came & (step >= self.config.max_steps)
+        due = came & ~complete & (step > 0) & (step % self.config.log_interval == 0)
+        ended = dict.fromkeys(np.flatnonzero(complete), COMPLETE)
+        if due.any():
+            ended |= self._ends(_by_slot(due, self.trainer.evaluate(self.states, self.task.watched, due)))
         return ended
 
     # Checkpoints
@@ -322,3 +319,9 @@ class _Training:
             self.checkpoints, self.begun | {job.number: of_slot(states, slot) for slot, job in self._jobs(self._taken)}
         )
         self.unsaved = 0
+
+
+def _by_slot(due: np.ndarray, metrics: Mapping[str, Any]) -> dict[int, dict[str, float]]:
+    """The metrics of each slot that is due."""
+    metrics = jax.device_get(dict(metrics))
+    return {slot: {name: float(values[slot]) for name, values in metrics.items()} for slot in np.flatnonzero(due)}

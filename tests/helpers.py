@@ -1,0 +1,31 @@
+"""What several test modules do alike."""
+
+import io
+
+import pytest
+
+
+def run(main, *arguments):
+    """The exit code of a program with these arguments."""
+    with pytest.raises(SystemExit) as exit:
+        main([str(argument) for argument in arguments])
+    return exit.value.code or 0
+
+
+def refusal(capsys, main, *arguments):
+    """The one line that a refused command prints."""
+    assert run(main, *arguments) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1
+    assert "Traceback" not in said[0]
+    return said[0]
+
+
+def draw(figure):
+    """Rasterise the figure, so that whatever only fails or warns when drawn does so here."""
+    figure.savefig(io.BytesIO(), dpi=60)
+
+
+def by_gid(axis, gid):
+    """The lines of that name."""
+    return [line for line in axis.lines if line.get_gid() == gid]
