@@ -1,7 +1,6 @@
 """Grids as real processes: killed, resumed otherwise, on four devices, and as two processes that share one."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -53,16 +52,18 @@ print("as one")
 """
 
 
-def command(logdir, *more):
-    return [sys.executable, "-m", "experiments.copy", *FLAGS, "--logdir", str(logdir), *more]
+# By a program of its own: a function that runs between fork and exec is unsafe in a process that uses JAX.
+FEW_CORES = """
+import os, sys
+os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:int(sys.argv[1])])
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
 
 
 def start(logdir, *more, cores=None):
-    def few_cores():
-        os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:cores])
-
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command(logdir, *more), cwd=ROOT, preexec_fn=few_cores if cores else None, **pipes)
+    few_cores = [] if cores is None else ["-c", FEW_CORES, str(cores)]
+    command = [sys.executable, *few_cores, "-m", "experiments.copy", *FLAGS, "--logdir", str(logdir), *more]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def start_two(logdir, *more):
