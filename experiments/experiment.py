@@ -88,6 +88,8 @@ class Experiment(NamedTuple):
     ``stem(config.task)``       -> how the name of a run's folder begins
     ``draw(config, example)``   -> the figure of an example
     ``presets``                 settings from the paper
+    ``measure(parts, state)``   -> what else a run's summary says of its parameters
+    ``pictures(parts, state)``  -> further figures of a run, by name
     ==========================  ================================================================
     """
 
@@ -97,6 +99,8 @@ class Experiment(NamedTuple):
     stem: Callable[[Any], str]
     draw: Callable[[Any, Example], "Figure"]
     presets: Mapping[str, Preset]
+    measure: Callable[["Parts", TrainState], dict[str, Any]] = lambda parts, state: {}
+    pictures: Callable[["Parts", TrainState], dict[str, "Figure"]] = lambda parts, state: {}
 
     @property
     def program(self) -> str:
@@ -133,7 +137,7 @@ def assemble(experiment: Experiment, config: Any, task: Task | None = None, memb
     allowed = "0 where parts are frozen: it would change them"
     require(not (frozen and train.weight_decay), "weight_decay", train.weight_decay, allowed)
     shards = members_mesh(jax.local_devices(), members, batch).shape["batch"]
-    model_config = models.with_backend_chosen(config.model, task.outputs, batch // shards)
+    model_config = models.with_backend_chosen(config.model, task.input_size, task.outputs, batch // shards)
     model = models.build(model_config, task.input_size, task.output_size, task.outputs)
     resolved = dataclasses.replace(config, model=model_config, train=train.resolved(task.epoch_steps(batch)))
     return Parts(resolved, task, model)
@@ -166,7 +170,7 @@ def run(experiment: Experiment, config: Any, command: str | None = None) -> int:
     parameters = count_parameters(jax.eval_shape(parts.model.init, jax.random.key(0)))
     print(f"{config.model.model}, {parameters:,} parameters, in {directory.path}")
     fitted = fitting.fit(trainer, parts.task, parts.config.train, directory)
-    directory.summarise(summary(experiment.name, parts, fitted))
+    directory.summarise(summary(experiment, parts, fitted))
     draw_figures(experiment, parts, fitted.state, directory)
     return _report(parts, fitted, directory, command or command_line(experiment))
 
@@ -186,9 +190,10 @@ def readable_name(stem: str, config: Any) -> str:
     """A run's folder name: the task's own part, model, size, learning rate, clip, seed, and whatever
     else is not as it is by default."""
     model, train = config.model, config.train
-    parts = [stem, model.model, f"n{model.n_hid}", f"c{model.n_ch}", f"lr{train.lr:g}", f"clip{train.grad_clip:g}"]
+    channels = [] if model.n_ch is None else [f"c{model.n_ch}"]
+    parts = [stem, model.model, f"n{model.n_hid}", *channels, f"lr{train.lr:g}", f"clip{train.grad_clip:g}"]
     usual = {config.task: type(config.task)(), model: type(model)(model=model.model), train: type(train)()}
-    named = {"T", "dataset", "n_hid", "n_ch", "lr", "grad_clip", "seed", *UNCHANGING}
+    named = {"T", "dataset", "task", "n_hid", "n_ch", "lr", "grad_clip", "seed", *UNCHANGING}
     for section, default in usual.items():
         for field in dataclasses.fields(section):
             value = getattr(section, field.name)
@@ -221,17 +226,18 @@ def figures(experiment: Experiment, parts: Parts, state: TrainState, rows: list[
         "task": experiment.draw(parts.config, seen),
         "training": plots.training_curves({name: [rows]}, plots.PANELS[experiment.name], baselines=parts.task.chance),
         "waves": plots.hidden_waves(seen.hidden, inputs=seen.inputs, title=f"Hidden state, {name}"),
+        **experiment.pictures(parts, state),
     }
 
 
-def summary(name: str, parts: Parts, fitted: fitting.Fitted) -> dict[str, Any]:
+def summary(experiment: Experiment, parts: Parts, fitted: fitting.Fitted) -> dict[str, Any]:
     """``summary.json``: what was trained, how, and what came of it."""
     config, task = parts.config, parts.task
     model = dataclasses.asdict(config.model)
     steps = int(fitted.state.step)
     epoch_steps = task.epoch_steps(config.train.batch)
     return {
-        "task": name,
+        "experiment": experiment.name,
         **{field: value for field, value in dataclasses.asdict(config.task).items() if field != "data_dir"},
         **task.notes,
         **{field: value for field, value in model.items() if not field.startswith("freeze") or value},
@@ -241,11 +247,13 @@ def summary(name: str, parts: Parts, fitted: fitting.Fitted) -> dict[str, Any]:
         **({} if epoch_steps is None else {"epochs": config.train.epochs, "epochs_done": steps / epoch_steps}),
         "status": fitted.status,
         **fitted.metrics,
+        **experiment.measure(parts, fitted.state),
         "solved_step": fitted.solved_step,
         **({} if task.score is None else {"best_step": fitted.best_step}),
         **{f"memoryless_{metric.split('_', 1)[-1]}": value for metric, value in task.chance.items()},
         "lr": config.train.lr,
         "grad_clip": config.train.grad_clip,
+        "weight_decay": config.train.weight_decay,
         "schedule": config.train.schedule,
         "lr_factor": config.train.lr_factor,
         "lr_period": config.train.lr_period,

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from tyro.conf import Positional
 
-from experiments import cli
-from experiments.experiment import Example, example, restore
+from experiments import cli, reading
+from experiments.experiment import Example, Parts, example, restore
 from experiments.runs import Run, grouped, open_run
 from wrnn_jax.models import MODELS
+from wrnn_jax.tasks import HDSConfig
 from wrnn_jax.training.checkpoint import Checkpoints
+from wrnn_jax.training.state import TrainState
 from wrnn_jax.validation import InvalidValue, require, require_choice, require_integer
 
 if TYPE_CHECKING:
@@ -31,9 +33,11 @@ class Config:
     """Run directories."""
     figure: str = "curves"
     """Which: bump (Fig. 1, no run) | spectra (Fig. 2) | curves (Figs. 3, 5, 6, 8) | example (Fig. 4) | parameters
-    (Fig. 7) | speeds (Fig. 10) | training (Fig. 18, of runs with --keep-checkpoints 0) | ring (animation, GIF)."""
+    (Fig. 7) | speeds (Fig. 10) | training (Fig. 18, of runs with --keep-checkpoints 0) | ring (animation, GIF). Of hds
+    runs: eigenvalues | memories | variables (or a GIF) | horizon; and gradients (of untrained networks, no run)."""
     out: Path | None = None
-    """The file to write, PNG, PDF or SVG by its ending; GIF for the ring (if not given: <figure>.png)."""
+    """The file to write, PNG, PDF or SVG by its ending; GIF for the ring, and for variables in motion (if not given:
+    <figure>.png)."""
     index: int = 0
     """Which sequence of the test set the network is shown."""
     channel: int = 0
@@ -164,13 +168,72 @@ def animation(runs: list[Run], config: Config) -> None:
     plots.ring_animation(look(run, config).hidden, config.out, title=run.short_name)
 
 
+def eigenvalues(runs: list[Run], config: Config) -> "Figure":
+    """The eigenvalues of trained networks over those of their systems."""
+    from wrnn_jax.analysis import plots
+
+    compared = {}
+    for run in runs:
+        parts, state = _trained(run)
+        found = reading.comparison(parts, state.params)
+        allowed = "a run of hds whose network has a linear form at 0: srnn or lstm without biases, or twm-lbc"
+        require(found is not None, "runs", str(run.path), allowed)
+        compared[f"{run.short_name}, {run.path.name}" if run.short_name in compared else run.short_name] = found
+    return plots.spectra_overlay(compared)
+
+
+def memories(runs: list[Run], config: Config) -> "Figure":
+    """A trained recurrence in the basis of its variables beside Φ."""
+    return reading.memories_figure(*_trained(runs[0]))
+
+
+def variables(runs: list[Run], config: Config) -> "Figure | None":
+    """The wave of variables over time: an image, or a GIF."""
+    from wrnn_jax.analysis import plots
+
+    parts, state = _trained(runs[0])
+    _require_index(parts, config)
+    if config.out.suffix != ".gif":
+        return reading.variables_figure(parts, state, config.index)
+    waves, _ = reading.variables(parts, state, config.index)
+    return plots.variables_animation(waves, config.out, title=runs[0].short_name)
+
+
+def horizon(runs: list[Run], config: Config) -> "Figure":
+    """How long networks go on rightly."""
+    from wrnn_jax.analysis import plots
+
+    curves = {
+        run.path.name: reading.accuracy_along(parts, state.params) for run in runs for parts, state in [_trained(run)]
+    }
+    return plots.accuracy_by_step(curves, horizons=runs[0].config.task.curriculum)
+
+
+def gradients(runs: list[Run], config: Config) -> "Figure":
+    """Gradient norms against the lag, of untrained networks."""
+    from wrnn_jax.analysis import plots
+
+    return plots.gradient_figure(reading.untrained_gradients(), columns=HDSConfig().s)
+
+
+def _trained(run: Run) -> tuple[Parts, TrainState]:
+    """A run of hds, and its newest state."""
+    require(run.experiment.name == "hds", "runs", str(run.path), "runs of hds")
+    parts = run.parts()
+    return parts, restore(parts.trainer(), run.config.train.seed, run.path)
+
+
 def look(run: Run, config: Config) -> Example:
     """What the run's network makes of a sequence of the test set."""
     parts = run.parts()
-    size = parts.task.splits["test"].size
-    require(config.index < size, "index", config.index, f"0 to {size - 1}, the test set")
+    _require_index(parts, config)
     state = restore(parts.trainer(), run.config.train.seed, run.path)
     return example(parts, state.params, state.fixed, config.index)
+
+
+def _require_index(parts: Parts, config: Config) -> None:
+    size = parts.task.splits["test"].size
+    require(config.index < size, "index", config.index, f"0 to {size - 1}, the test set")
 
 
 def ring(run: Run, hidden: np.ndarray, channel: int) -> np.ndarray:
@@ -199,6 +262,11 @@ FIGURES: Mapping[str, Kind] = {
     "speeds": Kind(speeds, 1, 1),
     "training": Kind(training, 1),
     "ring": Kind(animation, 1, 1, (".gif",)),
+    "eigenvalues": Kind(eigenvalues, 1),
+    "memories": Kind(memories, 1, 1),
+    "variables": Kind(variables, 1, 1, (*PICTURES, ".gif")),
+    "horizon": Kind(horizon, 1),
+    "gradients": Kind(gradients, 0, 0),
 }
 
 if __name__ == "__main__":

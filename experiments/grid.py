@@ -142,7 +142,7 @@ def _train_program(
         return
 
     def ended(job: Job, fitted: fit.Fitted) -> None:
-        job.directory.summarise(summary(experiment.name, program[job.number], fitted))
+        job.directory.summarise(summary(experiment, program[job.number], fitted))
 
     parts = program[jobs[0].number]
     sweep = Sweep(parts.task, parts.trainer, jobs, *checkpoints, ended)

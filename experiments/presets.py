@@ -1,4 +1,5 @@
-"""Settings for the published rows of the Wave-RNN (Keller et al. 2024): what ``--preset`` names.
+"""Settings for the published rows of the Wave-RNN (Keller et al. 2024) and of traveling-wave working memory (Karuvally
+et al. 2024): what ``--preset`` names.
 
 Where the paper does not print the values that its grid came to, they are ours, from its grid; each summary says so. The
 grid itself is the preset ``paper-sweep``.
@@ -13,6 +14,8 @@ from wrnn_jax.report.published import (
     ABLATION_T,
     ADDING_GRID,
     ADDING_T,
+    BINDING_SIZES,
+    BINDING_TABLE_1,
     COPY_BEST,
     COPY_GRID,
     COPY_T,
@@ -172,3 +175,46 @@ PSMNIST = _images(
     _MNIST_MODELS,
 )
 NSCIFAR10 = _images("Table 3, nsCIFAR10", paper_nscifar10, ("wrnn", "irnn"))
+
+HDS_TASKS = tuple(BINDING_TABLE_1)
+HDS_HIDDEN, HDS_L2 = (tuple(dict.fromkeys(values)) for values in zip(*BINDING_SIZES, strict=True))
+HDS_STEPS = 8_000
+
+
+def paper_hds(config: Any) -> Any:
+    """A cell of the second paper's Table 1.
+
+    The curriculum, batch, clip and Adam are the paper's. Ours are an orthogonal start of the recurrence, where nothing
+    decays, and a cosine schedule from a higher learning rate, whose end brings the eigenvalues to rest.
+
+    Raises:
+      InvalidValue: for a task or model that the paper's table does not have.
+    """
+    require_choice("task", config.task.task, HDS_TASKS)
+    require(config.model.model == "srnn", "model", config.model.model, "srnn, as in the paper's Table 1")
+    require(config.model.n_hid in HDS_HIDDEN, "n_hid", config.model.n_hid, f"one of {HDS_HIDDEN}, as in the paper")
+    decay = config.train.weight_decay
+    require(decay in HDS_L2, "weight_decay", decay, f"one of {HDS_L2}, as in the paper")
+    model = dataclasses.replace(config.model, init="orthogonal")
+    train = dataclasses.replace(
+        config.train, lr=3e-3, schedule="cosine", max_steps=HDS_STEPS, stop_below=0.0, log_interval=200
+    )
+    return dataclasses.replace(config, model=model, train=train)
+
+
+HDS = {
+    "paper": Preset(
+        "Table 1 of Karuvally et al. 2024 (start and schedule ours)",
+        paper_hds,
+        tuple(
+            f"--task {task} --n-hid {neurons} --weight-decay {decay:g}"
+            for task, neurons, decay in itertools.product(HDS_TASKS, HDS_HIDDEN, HDS_L2)
+        ),
+    ),
+    "paper-sweep": Preset(
+        "that whole table in one process: 4 task x 2 n-hid x 3 weight-decay; beside it --seeds 3",
+        paper_hds,
+        ("",),
+        lambda config: {"task": HDS_TASKS, "n_hid": HDS_HIDDEN, "weight_decay": HDS_L2},
+    ),
+}

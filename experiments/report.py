@@ -11,7 +11,7 @@ from wrnn_jax.report import build_report
 
 @dataclass(frozen=True)
 class Config:
-    """Write all runs' results beside the paper's tables: report.html, one page by itself, and report.md."""
+    """Write all runs' results beside the papers' tables: report.html, one page by itself, and report.md."""
 
     runs: Positional[Path]
     """A folder with run directories, or with copies of their summary.json, at any depth."""

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
-from experiments import adding, copy, nscifar10, psmnist, smnist
+from experiments import adding, copy, hds, nscifar10, psmnist, smnist
 from experiments.experiment import Experiment, Parts, assemble, readable_name
 from wrnn_jax.training.rundir import read_config, read_metrics, read_summary
 from wrnn_jax.validation import InvalidValue
 
-EXPERIMENTS = {module.EXPERIMENT.name: module.EXPERIMENT for module in (copy, adding, smnist, psmnist, nscifar10)}
+EXPERIMENTS = {module.EXPERIMENT.name: module.EXPERIMENT for module in (copy, adding, smnist, psmnist, nscifar10, hds)}
 
 
 class Run(NamedTuple):

@@ -2,7 +2,10 @@
 
 import io
 
+import jax.numpy as jnp
 import pytest
+
+from wrnn_jax.tasks.base import Progress
 
 
 def run(main, *arguments):
@@ -29,3 +32,8 @@ def draw(figure):
 def by_gid(axis, gid):
     """The lines of that name."""
     return [line for line in axis.lines if line.get_gid() == gid]
+
+
+def at_step(step, level=0):
+    """Where a run stands."""
+    return Progress(jnp.int32(step), jnp.int32(level))

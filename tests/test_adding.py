@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers import at_step
 from wrnn_jax.tasks import AddingConfig, adding_batch, adding_task
 
 LENGTHS = (2, 3, 10, 101)
@@ -40,7 +41,7 @@ def test_markers_and_values_are_uniform():
 def test_every_step_has_a_batch_of_its_own_and_the_test_set_is_fixed():
     task = adding_task(AddingConfig(T=6))
     key = jax.random.key(3)
-    first, again, other = (task.batch(task.source, key, jnp.int32(step), 4)[0] for step in (0, 0, 1))
+    first, again, other = (task.batch(task.source, key, at_step(step), 4)[0] for step in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert (np.asarray(first) != np.asarray(other)).any()
     test = task.splits["test"]
@@ -53,7 +54,7 @@ def test_every_step_has_a_batch_of_its_own_and_the_test_set_is_fixed():
 
 def test_chance_is_the_error_of_always_answering_one():
     task = adding_task(AddingConfig(T=20))
-    _, targets = task.batch(task.source, jax.random.key(0), jnp.int32(0), 20_000)
+    _, targets = task.batch(task.source, jax.random.key(0), at_step(0), 20_000)
     error = np.mean((np.asarray(targets) - 1.0) ** 2)
     # The fourth moment of the triangular density gives a standard deviation of 0.0014.
     assert error == pytest.approx(task.chance["test_mse"], abs=0.006)

@@ -337,9 +337,9 @@ def test_irnn_from_the_shift_is_the_one_channel_wave(activation):
 
 ONE_OF_ACTIVATIONS = "one of relu, tanh, identity"
 ONE_OF_STARTS = "one of shift, identity, random"
+ONE_OF_DENSE_STARTS = f"{ONE_OF_STARTS}, orthogonal"
 BAD_OPTIONS = [
     ("activation", "sigmoid", ONE_OF_ACTIVATIONS),
-    ("kernel_init", "zero", ONE_OF_STARTS),
     ("encoder_init", "", "one of sparse, dense"),
     ("bias_init", None, "one of zeros, random"),
     ("channels", 0, "a whole number, 1 or more"),
@@ -348,6 +348,8 @@ BAD_OPTIONS = [
     ("neurons", 2.0, "a whole number, 1 or more"),
 ]
 BAD_WAVES = [
+    ("kernel_init", "zero", ONE_OF_STARTS),
+    ("kernel_init", "orthogonal", ONE_OF_STARTS),
     ("taps", 0, "a whole number, 1 or more"),
     ("taps", 4, "an odd number from 1 to neurons = 5"),
     ("taps", 7, "an odd number from 1 to neurons = 5"),
@@ -355,7 +357,8 @@ BAD_WAVES = [
     ("form", "fft", "one of roll, conv"),
 ]
 REFUSED = [(partial(wave, channels=2, neurons=5), *bad) for bad in BAD_OPTIONS + BAD_WAVES]
-REFUSED += [(partial(make, neurons=5), *bad) for make in (elman, irnn) for bad in BAD_OPTIONS]
+BAD_DENSE = ("kernel_init", "zero", ONE_OF_DENSE_STARTS)
+REFUSED += [(partial(make, neurons=5), *bad) for make in (elman, irnn) for bad in (*BAD_OPTIONS, BAD_DENSE)]
 REFUSED += [(partial(wave, channels=2, neurons=5, local=True), "form", "conv", "'roll' for the local variant")]
 
 

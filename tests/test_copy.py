@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers import at_step
 from wrnn_jax.tasks import CopyConfig, copy_batch, copy_task
 
 LENGTHS = (0, 1, 10, 80)
 
 
 def generate(task, key, size):
-    return task.batch(task.source, key, jnp.int32(0), size)
+    return task.batch(task.source, key, at_step(0), size)
 
 
 def by_definition(symbols, T, variant):

@@ -149,7 +149,7 @@ def test_run_directory_tells_everything(done):
         "steps_per_second"
     )
     assert set(asked.split()) <= summary.keys()
-    assert (summary["task"], summary["model"], summary["T"], summary["steps"]) == ("copy", "wrnn", 0, 30)
+    assert (summary["experiment"], summary["model"], summary["T"], summary["steps"]) == ("copy", "wrnn", 0, 30)
     # V: 10·10 + 10; u: 2·2·3 + 2; W: 10·10 + 10.
     assert summary["params"] == 110 + 14 + 110
     assert summary["authors_loss"] == pytest.approx(summary["test_loss"] / 50)

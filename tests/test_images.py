@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers import at_step
 from wrnn_jax.datasets import Images
 from wrnn_jax.tasks import NoisyRowsConfig, PermutedConfig, PixelConfig, noisy_rows_task, permuted_task, pixel_task
 from wrnn_jax.tasks.images import VALIDATION_SIZES
@@ -133,19 +134,19 @@ def test_an_epoch_goes_through_every_image_once_in_an_order_of_its_own():
     orders = []
     for epoch in range(3):
         steps = range(epoch * 5, epoch * 5 + 5)
-        seen = np.concatenate([first_pixels(task.batch(task.source, key, jnp.int32(step), size)[0]) for step in steps])
+        seen = np.concatenate([first_pixels(task.batch(task.source, key, at_step(step), size)[0]) for step in steps])
         assert set(seen) == of_training
         assert len(seen) == len(of_training) == task.epoch_steps(size) * size
         orders.append(seen.tolist())
     assert orders[0] != orders[1] != orders[2]
-    other = first_pixels(task.batch(task.source, jax.random.key(1), jnp.int32(0), size)[0])
+    other = first_pixels(task.batch(task.source, jax.random.key(1), at_step(0), size)[0])
     assert other.tolist() != orders[0][:size]
 
 
 def test_what_does_not_fill_a_batch_waits_for_another_epoch():
     task = pixel_task(CONFIG, IMAGES)
     assert task.epoch_steps(15) == 3
-    seen = [first_pixels(task.batch(task.source, jax.random.key(0), jnp.int32(step), 15)[0]) for step in range(3)]
+    seen = [first_pixels(task.batch(task.source, jax.random.key(0), at_step(step), 15)[0]) for step in range(3)]
     assert len(set(np.concatenate(seen))) == 45
 
 

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax import lax
 
+from helpers import at_step
 from wrnn_jax.cells import wave
 from wrnn_jax.cells.base import unroll
 from wrnn_jax.datasets.base import Images
@@ -190,7 +191,7 @@ def training_step(task, config, batch, members=None):
     optimizer = make_optimizer(Hparams(1e-3, 1.0))
 
     def step(source, params, opt_state, seed):
-        inputs, targets = task.batch(source, jax.random.key(seed), jnp.int32(0), batch)
+        inputs, targets = task.batch(source, jax.random.key(seed), at_step(0), batch)
         loss, gradient = jax.value_and_grad(lambda params: task.loss(model.apply(params, inputs), targets))(params)
         updates, opt_state = optimizer.update(gradient, opt_state, params)
         return optax.apply_updates(params, updates), opt_state, loss

@@ -13,7 +13,6 @@ from wrnn_jax.models import MODELS, ModelConfig, build, count_parameters, recurr
 from wrnn_jax.readouts import linear, mlp
 
 KEY = jax.random.key(0, impl="unsafe_rbg")  # Compiles several times faster than the default generator.
-over_models = pytest.mark.parametrize("name", MODELS)
 
 
 def normal(*shape, seed=0):
@@ -63,7 +62,7 @@ def test_counts_follow_from_the_shapes(channels, neurons, taps, inputs, outputs)
         assert count_parameters(shapes_of(config, inputs, outputs)) == count
 
 
-@over_models
+@pytest.mark.parametrize("name", [name for name, named in MODELS.items() if named.act])
 def test_named_models_start_as_the_paper_says(name):
     """Kernel, encoder, activation and biases of every name, with nothing else given."""
     neurons, inputs = 7, 3
@@ -92,6 +91,29 @@ def test_named_models_start_as_the_paper_says(name):
     assert not np.any(encoder["bias"])
     assert not np.any(recurrence["bias"])
     assert config.act == ("tanh" if name == "srnn" else "relu")
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if not name.startswith("twm")])
+def test_a_model_without_biases_has_no_parameter_of_that_name(name):
+    with_biases, without = (
+        jax.tree_util.tree_leaves_with_path(shapes_of(ModelConfig(name, n_hid=5, use_bias=use_bias), 3, 2))
+        for use_bias in (True, False)
+    )
+    weights = [path for path, _ in with_biases if path[-1].key != "bias"]
+    assert len(weights) < len(with_biases)
+    assert [path for path, _ in without] == weights
+
+
+@pytest.mark.parametrize("name", ["twm-lbc", "twm-sbc"])
+def test_a_traveling_wave_memory_says_its_newest_column(name):
+    """While the s first vectors are written in, what is said is what was given; and it has no readout to train."""
+    model, xs = build(ModelConfig(name, n_hid=4), 3, 3, "all"), normal(2, 4, 3)
+    params = jax.jit(model.init)(KEY)
+    assert params["readout"] == {}
+    np.testing.assert_array_equal(jax.jit(model.apply)(params, xs), xs)
+    np.testing.assert_array_equal(jax.jit(model.hidden)(params, xs)[:, -1], np.swapaxes(xs, 1, 2))
+    with pytest.raises(ValueError, match=r"model = 'twm-.bc': must be another model: .* of 3 elements, not of 2"):
+        build(ModelConfig(name, n_hid=4), 3, 2, "all")
 
 
 def test_config_reaches_the_cell():
@@ -145,7 +167,7 @@ def test_init_depends_on_the_key_and_on_nothing_else():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"model": "lstm"}, "model = 'lstm': must be one of wrnn, wrnn-mlp, wrnn-local, irnn, "),
+        ({"model": "gru"}, "model = 'gru': must be one of wrnn, wrnn-mlp, wrnn-local, irnn, "),
         ({"n_hid": 0}, "n_hid = 0: must be a whole number, 1 or more"),
         ({"n_hid": 1.5}, "n_hid = 1.5: must be a whole number, 1 or more"),
         ({"n_ch": -1}, "n_ch = -1: must be a whole number, 1 or more"),
@@ -153,7 +175,13 @@ def test_init_depends_on_the_key_and_on_nothing_else():
         ({"ksize": 0}, "ksize = 0: must be a whole number, 1 or more"),
         ({"ksize": 9, "n_hid": 8}, "ksize = 9: must be an odd number from 1 to n-hid = 8"),
         ({"ksize": 1}, "ksize = 1: must be 3 or more for the shift"),
-        ({"model": "irnn", "ksize": 3}, "ksize = 3: must be left out: irnn has no taps"),
+        ({"model": "irnn", "ksize": 3}, "ksize = 3: must be left out: irnn has none to choose"),
+        ({"model": "lstm", "act": "relu"}, "act = 'relu': must be left out: lstm has none to choose"),
+        ({"model": "twm-lbc", "n_ch": 3}, "n_ch = 3: must be left out: twm-lbc has none to choose"),
+        ({"model": "twm-sbc", "freeze_encoder": True}, "freeze_encoder = True: must be left out for twm-sbc"),
+        ({"init": "orthogonal"}, "init = 'orthogonal': must be one of shift, identity, random"),
+        ({"use_bias": False, "bias_init": "random"}, "bias_init = 'random': must be zeros for use_bias = False"),
+        ({"use_bias": 0}, "use_bias = 0: must be True or False"),
         ({"act": "gelu"}, "act = 'gelu': must be one of relu, tanh, identity"),
         ({"init": "eye"}, "init = 'eye': must be one of shift, identity, random"),
         ({"bias_init": "ones"}, "bias_init = 'ones': must be one of zeros, random"),

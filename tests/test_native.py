@@ -261,8 +261,9 @@ def test_no_compiler_or_one_that_fails_is_said_in_a_line(tmp_path, environment, 
     [
         with_readout(cells.wave(2, 5, kernel_init="random", encoder_init="dense"), readouts.linear(3)),
         with_readout(cells.elman(4), readouts.mlp(3, 6)),
+        with_readout(cells.elman(4, use_bias=False), readouts.linear(3, use_bias=False)),
     ],
-    ids=["wave, linear", "elman, mlp"],
+    ids=["wave, linear", "elman, mlp", "no biases"],
 )
 def test_as_the_backend_of_a_cell(cell, outputs, random_params):
     """Which ``auto`` takes once it is built; the hidden layer of a readout is not its business."""

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import pytest
 
-from wrnn_jax.cells import Cell, elman, unroll, wave
+from wrnn_jax.cells import Cell, elman, lstm, unroll, wave
 from wrnn_jax.nn import linen, nnx
 
 B, T, D, C, N = 3, 7, 4, 2, 5
@@ -21,6 +21,7 @@ LENGTHS = (3, 7, 3)
 DENSE = {"kernel_init": "random", "encoder_init": "dense", "bias_init": "random"}
 TANH = {"taps": 5, "activation": "tanh", "form": "conv", **DENSE}
 LOCAL = {"activation": "identity", "local": True, **DENSE}
+BARE = {**DENSE, "bias_init": "zeros", "use_bias": False}
 APIS = ("linen", "nnx")
 
 
@@ -55,7 +56,9 @@ CELLS = {
     "dense": (wave(C, N, **DENSE), DENSE),
     "tanh": (wave(C, N, **TANH), TANH),
     "local": (wave(C, N, **LOCAL), LOCAL),
+    "no biases": (wave(C, N, **BARE), BARE),
     "elman": (elman(N), None),
+    "lstm": (lstm(N), None),
     "leaky": (leaky(N), None),
 }
 
@@ -272,7 +275,7 @@ def test_param_dtype_is_that_of_parameters_first_carry_and_outputs(api):
     assert set(dtypes((params, carry, y))) == {jnp.dtype(jnp.bfloat16)}
 
 
-@pytest.mark.parametrize("name", ["dense", "elman", "leaky"])
+@pytest.mark.parametrize("name", ["dense", "no biases", "elman", "lstm", "leaky"])
 def test_parameters_are_the_pure_cells_tree(api, name):
     cell, options = CELLS[name]
     module, carry, x = make(api, cell, options), cell.initial_carry((B,)), jnp.ones((B, D))
@@ -330,6 +333,7 @@ def test_a_frozen_part_gets_exactly_zero_gradient(api, frozen):
         {"bias_init": "none"},
         {"form": "fft"},
         {"local": True, "form": "conv"},
+        {"use_bias": False, "bias_init": "random"},
     ],
 )
 def test_bad_options_raise_what_the_pure_cell_raises(api, options):

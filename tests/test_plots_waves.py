@@ -17,8 +17,8 @@ from wrnn_jax.analysis.plots import (
     speeds_figure,
     waves_through_training,
 )
+from wrnn_jax.analysis.plots.animation import frame_steps
 from wrnn_jax.analysis.plots.bump import SOURCE, ring_states
-from wrnn_jax.analysis.plots.ring import frame_steps
 from wrnn_jax.analysis.plots.spectra import band_line
 from wrnn_jax.analysis.plots.waves import speed_text
 from wrnn_jax.analysis.waves import Speed, spacetime_spectrum

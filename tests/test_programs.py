@@ -53,7 +53,7 @@ def runs(tmp_path_factory):
 
 def test_adding_writes_its_result(runs):
     result = summary(runs / "adding")
-    assert (result["task"], result["T"], result["n_hid"], result["n_ch"]) == ("adding", 10, 6, 2)
+    assert (result["experiment"], result["T"], result["n_hid"], result["n_ch"]) == ("adding", 10, 6, 2)
     # V: 12·2 + 12; u: 2·2·3 + 2; W: 12 + 1.
     assert result["params"] == 36 + 14 + 13
     assert result["memoryless_mse"] == pytest.approx(1 / 6)
@@ -86,7 +86,7 @@ def test_adding_stops_once_it_is_as_good_as_the_papers(tmp_path, capsys):
 
 def test_images_write_their_result(runs):
     result = summary(runs / "psmnist")
-    assert (result["task"], result["dataset"], result["permutation_seed"]) == ("psmnist", "digits", 0)
+    assert (result["experiment"], result["dataset"], result["permutation_seed"]) == ("psmnist", "digits", 0)
     assert (result["steps"], result["epochs"], result["epochs_done"]) == (3 * EPOCH, 3, 3)
     assert result["best_step"] in (EPOCH, 2 * EPOCH, 3 * EPOCH)
     validation = [row["val_acc"] for row in rows(runs / "psmnist")]

@@ -21,10 +21,10 @@ from wrnn_jax.validation import InvalidValue
 
 TABLES = {table.slug: table for table in PAPER_TABLES}
 WRNN = {"model": "wrnn", "n_hid": 100, "n_ch": 6, "ksize": 3, "act": "relu", "init": "shift", "encoder_init": "sparse"}
-COPY = {"task": "copy", "T": 30, "variant": "paper", **WRNN, "lr": 1e-3, "grad_clip": 1.0, "seed": 0}
+COPY = {"experiment": "copy", "T": 30, "variant": "paper", **WRNN, "lr": 1e-3, "grad_clip": 1.0, "seed": 0}
 COPY |= {"steps": 1000, "max_steps": 1000, "status": "complete", "authors_loss": 3.25e-5, "recall": 1.0}
 LINES = [
-    pytest.param(table, line, id=f"{table.slug}-{line.model}-{line.T}")
+    pytest.param(table, line, id="-".join([table.slug, line.name, *line.facts]))
     for table in PAPER_TABLES
     for line in table.lines
     if line.wants is not None
@@ -36,15 +36,26 @@ def run_of(line, name="run", **changes):
     wants = {key: wanted[0] if isinstance(wanted, tuple) else wanted for key, wanted in line.wants.items()}
     wants = {key: 700 if wanted is ... else wanted for key, wanted in wants.items()}
     measured = {"test_mse": 0.125, "test_acc": 0.875, "authors_loss": 0.125, "recall": 0.5, "params": 1234}
+    measured |= {"angle_error": 0.25}
     length = {"steps": line.full, "max_steps": line.full, "epochs_done": line.full}
     return Run(name, {**wants, **measured, **length, "status": "complete", "seed": 0, **changes}, {})
 
 
 def cells(table, runs, model, T=None):
     """Header -> text of a line."""
+    return row_of(table, runs, model=model, **({} if T is None else {"T": str(T)}))
+
+
+def row_of(table, runs, **named):
+    """Header -> text of the first row whose cells have these texts."""
     result = comparison(fill(table, runs))
     rows = [dict(zip(result.header, (cell.text for cell in row), strict=True)) for row in result.rows]
-    return next(row for row in rows if row["model"] == model and (T is None or row["T"] == str(T)))
+    return next(row for row in rows if named.items() <= row.items())
+
+
+def row_of_line(table, runs, line):
+    """Header -> text of a line, known by its first cells."""
+    return row_of(table, runs, **dict(zip([table.names, *table.facts], [line.name, *line.facts], strict=True)))
 
 
 def ours(table, runs):
@@ -73,7 +84,7 @@ def test_a_line_shows_the_run_that_has_all_it_wants_and_no_other_line_does(table
 
 @pytest.mark.parametrize(("table", "line"), LINES)
 def test_a_run_that_lacks_or_differs_in_one_thing_fills_no_cell_of_the_line(table, line):
-    for key in line.wants.keys() - {"task"}:
+    for key in line.wants.keys() - {"experiment"}:
         lacking = run_of(line)
         del lacking.summary[key]
         assert f"{key} unknown" in misfits(lacking, line.wants, ())
@@ -104,7 +115,7 @@ def test_what_others_published_has_the_papers_number_alone():
 def test_an_ablation_is_known_by_what_it_starts_from_not_by_its_name(model):
     elman = {**COPY, "model": model, "n_ch": 1, "ksize": None, "init": "shift", "encoder_init": "sparse"}
     (shown,) = [filled for filled in fill(TABLES["copy-ablation"], [Run("r", elman, {})]).lines if filled.shown]
-    assert (shown.line.model, shown.line.T) == ("iRNN + Σ-init + V-init", 30)
+    assert (shown.line.name, shown.line.figure) == ("iRNN + Σ-init + V-init", "T = 30")
 
 
 def test_the_config_tells_what_the_summary_does_not():
@@ -134,9 +145,9 @@ def test_one_seed_has_no_deviation():
 
 
 def test_accuracies_are_percentages_and_differ_by_points():
-    line = next(line for line in TABLES["psmnist"].lines if line.model == "wRNN (16c)")
+    line = next(line for line in TABLES["psmnist"].lines if line.name == "wRNN (16c)")
     runs = [run_of(line, f"r{seed}", seed=seed, test_acc=acc) for seed, acc in enumerate([0.95, 0.96])]
-    row = cells(TABLES["psmnist"], runs, line.model)
+    row = cells(TABLES["psmnist"], runs, line.name)
     assert row["test accuracy (%), paper"] == "96.7"
     assert row["test accuracy (%), ours"] == "95.50 ± 0.71"
     assert row["ours − paper (points)"] == "−1.20"
@@ -148,7 +159,7 @@ def test_accuracies_are_percentages_and_differ_by_points():
     [([200, 400], "300 ± 141", "0"), ([600, None], "600 (1 of 2 seeds)", "–"), ([None, None], "not solved", "–")],
 )
 def test_solved_counts_only_the_seeds_that_did(steps, text, difference):
-    line = next(line for line in TABLES["adding"].lines if (line.model, line.T) == ("wRNN", 100))
+    line = next(line for line in TABLES["adding"].lines if (line.name, line.figure) == ("wRNN", "T = 100"))
     runs = [run_of(line, f"r{seed}", seed=seed, solved_step=step) for seed, step in enumerate(steps)]
     row = cells(TABLES["adding"], runs, "wRNN", 100)
     assert row["solved after step, paper"] == "300"
@@ -170,15 +181,15 @@ def test_a_ratio_has_two_digits(value):
 
 @pytest.mark.parametrize(("table", "line"), LINES)
 def test_shorter_than_the_paper_is_said_of_one_step_less(table, line):
-    whole = cells(table, [run_of(line)], line.model, line.T if "T" in table.facts else None)
-    short = run_of(line, **{table.length: line.full - 1})
-    marked = cells(table, [short], line.model, line.T if "T" in table.facts else None)
-    assert "shorter than the paper's" not in whole["notes"]
-    assert f"shorter than the paper's {line.full:,}" in marked["notes"]
+    whole = row_of_line(table, [run_of(line)], line)
+    marked = row_of_line(table, [run_of(line, **{table.length: line.full - 1})], line)
+    said = "allowed fewer than" if table.length == "max_steps" else "shorter than"
+    assert "the paper's" not in whole["notes"]
+    assert f"{said} the paper's {line.full:,}" in marked["notes"]
 
 
 def test_the_papers_lengths():
-    full = {(table.slug, line.model): line.full for table in PAPER_TABLES for line in table.lines if line.wants}
+    full = {(table.slug, line.name): line.full for table in PAPER_TABLES for line in table.lines if line.wants}
     assert full["psmnist", "iRNN"] == 250
     assert full["smnist", "iRNN"] == full["psmnist", "wRNN (16c)"] == full["nscifar10", "iRNN"] == 120
     assert full["adding", "iRNN"] == full["copy-ablation", "wRNN"] == full["copy-480", "iRNN, n = 625"] == 60_000
@@ -301,12 +312,12 @@ def test_a_status_is_one_that_training_gives():
 
 def test_runs_are_found_at_any_depth_alone_and_unfinished(tmp_path):
     write_run(tmp_path / "a/b/run", **COPY)
-    write_run(tmp_path / "a/b/run/checkpoints/1000", task="not a run")
-    write_run(tmp_path / ".hidden/run", task="not a run")
+    write_run(tmp_path / "a/b/run/checkpoints/1000", experiment="not a run")
+    write_run(tmp_path / ".hidden/run", experiment="not a run")
     (tmp_path / "results").mkdir()
     (tmp_path / "results/copy.json").write_text(json.dumps(COPY))
     (tmp_path / "results/bench.json").write_text('{"median": 1.0}')
-    (tmp_path / "results/cut.json").write_text('{"task": "copy", ')
+    (tmp_path / "results/cut.json").write_text('{"experiment": "copy", ')
     (tmp_path / "going").mkdir()
     (tmp_path / "going/config.json").write_text('{"config": {}}')
     (tmp_path / "going/metrics.jsonl").write_text('{"step": 10}\n{"step": 20}\n{"ste')
@@ -320,17 +331,20 @@ def test_runs_are_found_at_any_depth_alone_and_unfinished(tmp_path):
 @pytest.mark.parametrize(
     ("file", "text", "allowed"),
     [
-        ("summary.json", '{"task": "copy", ', "JSON, whole"),
+        ("summary.json", '{"experiment": "copy", ', "JSON, whole"),
         ("summary.json", "[]", "a JSON object"),
-        ("summary.json", '{"model": "wrnn"}', 'needs a "task"'),
-        ("summary.json", '{"task": "copy", "authors_loss": "low"}', "authors_loss = 'low' is no number"),
+        ("summary.json", '{"model": "wrnn"}', 'needs an "experiment"'),
+        ("summary.json", '{"experiment": ["copy"]}', 'needs an "experiment"'),
+        ("summary.json", '{"experiment": "copy", "authors_loss": "low"}', "authors_loss = 'low' is no number"),
+        ("summary.json", '{"experiment": "hds", "angle_error": "–"}', "angle_error = '–' is no number"),
+        ("summary.json", '{"experiment": "hds", "weight_decay": "0.1"}', "weight_decay = '0.1' is no number"),
         ("config.json", "{", "JSON, whole"),
         ("config.json", '{"config": {"train": 3}}', "sections of fields"),
     ],
 )
 def test_a_broken_run_is_named_and_nothing_is_written(tmp_path, file, text, allowed):
     write_run(tmp_path / "runs/good", **COPY)
-    write_run(tmp_path / "runs/bad", config={}, task="copy")
+    write_run(tmp_path / "runs/bad", config={}, experiment="copy")
     (tmp_path / "runs/bad" / file).write_text(text)
     with pytest.raises(InvalidValue, match=re.escape(allowed)) as error:
         build_report(tmp_path / "runs", tmp_path / "out")

@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 
+from helpers import at_step
 from wrnn_jax import models
 from wrnn_jax.models import Model, ModelConfig
 from wrnn_jax.tasks import CopyConfig, Source, Split, copy_task
@@ -43,7 +44,7 @@ def test_steps_are_adam_with_clipping_written_out(model, trainer):
     m, v = [np.zeros_like(p) for p in params], [np.zeros_like(p) for p in params]
     key = jax.random.wrap_key_data(state.key)
     for t in range(1, 4):
-        inputs, targets = TASK.batch(TASK.source, key, jnp.int32(t - 1), BATCH)
+        inputs, targets = TASK.batch(TASK.source, key, at_step(t - 1), BATCH)
         at = jax.tree.unflatten(treedef, [jnp.asarray(p, jnp.float32) for p in params])
         gradient = jax.grad(lambda at, x=inputs, y=targets: TASK.loss(model.apply(at, x), y))(at)
         gradient = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(gradient)]
@@ -141,7 +142,7 @@ def test_the_mean_training_loss_is_that_of_the_batches(model, trainer):
     state = trainer.advance(state, make_hparams(0.0, 1.0), 4)
     losses = []
     for step in range(4):
-        inputs, targets = TASK.batch(TASK.source, key, jnp.int32(step), BATCH)
+        inputs, targets = TASK.batch(TASK.source, key, at_step(step), BATCH)
         losses.append(float(TASK.loss(model.apply(params, inputs), targets)))
     assert len(set(losses)) == 4, "each step has a batch of its own"
     state, mean = trainer.drain(state)
@@ -198,7 +199,7 @@ def table_task(sizes, score=None):
         return Split(sizes[name], examples, lambda outputs, targets: {f"{name}_loss": outputs[:, 0, 0]})
 
     return TASK._replace(
-        batch=lambda source, key, step, size: (jnp.ones((size, 1, 1)), jnp.zeros(size)),
+        batch=lambda source, key, progress, size: (jnp.ones((size, 1, 1)), jnp.zeros(size)),
         loss=lambda outputs, targets: outputs.mean(),
         splits={name: split(name) for name in sizes},
         monitor=f"{next(iter(sizes))}_loss",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jax.flatten_util import ravel_pytree
 
 from wrnn_jax import Cell, unroll
-from wrnn_jax.cells import elman, wave
+from wrnn_jax.cells import elman, lstm, wave
 from wrnn_jax.readouts import linear, mlp, with_readout
 
 
@@ -36,7 +36,12 @@ def two_speed_cell(units=4):
     return Cell(init, initial_carry, step, lambda carry: carry[0][..., None, :], units)
 
 
-CELLS = {"wave": wave(2, 4, activation="tanh"), "elman": elman(4, channels=2), "two arrays": two_speed_cell()}
+CELLS = {
+    "wave": wave(2, 4, activation="tanh"),
+    "elman": elman(4, channels=2),
+    "lstm": lstm(4),
+    "two arrays": two_speed_cell(),
+}
 
 
 def normal(*shape, seed=0):
@@ -73,7 +78,7 @@ def value_and_gradients(forward, params, xs, carry):
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))(params, xs, carry)
 
 
-@pytest.mark.parametrize(("name", "steps"), [("wave", 1), ("wave", 5), ("elman", 5), ("two arrays", 5)])
+@pytest.mark.parametrize(("name", "steps"), [("wave", 1), ("wave", 5), ("elman", 5), ("lstm", 5), ("two arrays", 5)])
 def test_unroll_is_the_python_loop(random_params, name, steps):
     """Carry, outputs and hidden states, and gradients with respect to parameters, inputs and the initial carry."""
     cell = CELLS[name]

@@ -109,7 +109,7 @@ def to_authors(model: Model, params: Params) -> dict[str, np.ndarray]:
       ValueError: for parameters that are not those of a recurrent model of this library.
     """
     del model  # The parameters tell every shape; it is taken so that the two functions mirror each other.
-    allowed = "the parameters of a recurrent model with a wave or dense cell"
+    allowed = "the parameters of a recurrent model with a wave or dense cell, with biases"
     try:
         encoder, recurrence, readout = params["cell"]["encoder"], params["cell"]["recurrence"], params["readout"]
         parts = [encoder, recurrence, *readout.values()]

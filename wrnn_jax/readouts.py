@@ -6,9 +6,9 @@ from typing import NamedTuple
 import jax
 
 from wrnn_jax.cells.base import Cell, Engines
-from wrnn_jax.cells.parts import affine, cast, uniform_fan_in
+from wrnn_jax.cells.parts import affine, cast, uniform_fan_in, with_bias, without_bias
 from wrnn_jax.typing import Array, Carry, Key, Params
-from wrnn_jax.validation import require_integer
+from wrnn_jax.validation import require, require_integer, require_switch
 
 
 class Readout(NamedTuple):
@@ -21,15 +21,21 @@ class Readout(NamedTuple):
     """Of the form of :func:`linear`, which the engines have a faster way for."""
 
 
-def linear(output_size: int) -> Readout:
-    """y = W h + b. Parameters ``{"output": {"kernel": W (O, F), "bias": b (O,)}}``, both U(−1/√F, 1/√F).
+def linear(output_size: int, *, use_bias: bool = True) -> Readout:
+    """y = W h + b. Parameters ``{"output": {"kernel": W (O, F), "bias": b (O,)}}``, both U(−1/√F, 1/√F);
+    with ``use_bias=False`` y = W h, and no ``"bias"``.
+
+    Raises:
+      ValueError: for O < 1, or ``use_bias`` no boolean.
 
     Source: Keller et al. 2024, eq. 3; the start is that of the authors' framework.
     """
     require_integer("output_size", output_size, at_least=1)
+    require_switch("use_bias", use_bias)
 
     def init(key: Key, input_size: int) -> Params:
-        return {"output": _init_dense(key, input_size, output_size)}
+        params = {"output": _init_dense(key, input_size, output_size)}
+        return params if use_bias else without_bias(params)
 
     def apply(params: Params, y: Array) -> Array:
         return affine(cast(params["output"], y.dtype), y)
@@ -37,27 +43,43 @@ def linear(output_size: int) -> Readout:
     return Readout(init, apply, output_size, is_linear=True)
 
 
-def mlp(output_size: int, hidden_size: int = 100) -> Readout:
+def mlp(output_size: int, hidden_size: int = 100, *, use_bias: bool = True) -> Readout:
     """y = W₂ ReLU(W₁ h + b₁) + b₂, the paper's "+ MLP".
 
     Parameters ``{"hidden": {"kernel": W₁ (H, F), "bias": b₁ (H,)}, "output": {"kernel": W₂ (O, H),
-    "bias": b₂ (O,)}}``, each U(−1/√fan_in, 1/√fan_in). H = 100 in the authors' program.
+    "bias": b₂ (O,)}}``, each U(−1/√fan_in, 1/√fan_in); with ``use_bias=False`` neither bias. H = 100 in the
+    authors' program.
+
+    Raises:
+      ValueError: for O or H below 1, or ``use_bias`` no boolean.
     """
     require_integer("output_size", output_size, at_least=1)
     require_integer("hidden_size", hidden_size, at_least=1)
+    require_switch("use_bias", use_bias)
 
     def init(key: Key, input_size: int) -> Params:
         hidden_key, output_key = jax.random.split(key)
-        return {
+        params = {
             "hidden": _init_dense(hidden_key, input_size, hidden_size),
             "output": _init_dense(output_key, hidden_size, output_size),
         }
+        return params if use_bias else without_bias(params)
 
     def apply(params: Params, y: Array) -> Array:
         params = cast(params, y.dtype)
         return affine(params["output"], jax.nn.relu(affine(params["hidden"], y)))
 
     return Readout(init, apply, output_size)
+
+
+def direct(output_size: int) -> Readout:
+    """y, as the cell says it; no parameters. It must have O features."""
+
+    def init(key: Key, input_size: int) -> Params:
+        require(input_size == output_size, "output_size", output_size, f"{input_size}, the features of the cell's y")
+        return {}
+
+    return Readout(init, lambda params, y: y, output_size)
 
 
 def with_readout(cell: Cell, readout: Readout) -> Cell:
@@ -83,7 +105,10 @@ def with_readout(cell: Cell, readout: Readout) -> Cell:
         how = "linear" if readout.is_linear else readout.apply
 
         def engine(params: Params, carry: Carry, xs: Array, last: bool) -> tuple[Carry, Array]:
-            return loop(params["cell"], carry, xs, last, how, cast(params["readout"], carry.dtype))
+            readout_params = cast(params["readout"], carry.dtype)
+            if readout.is_linear:
+                readout_params = {"output": with_bias(readout_params["output"])}
+            return loop(params["cell"], carry, xs, last, how, readout_params)
 
         return engine
 

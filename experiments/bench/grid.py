@@ -72,7 +72,7 @@ def _trainer(T: int, members: int | None, how: How = "auto") -> Trainer:
     prepare_jax()
     task = copy_task(CopyConfig(T=T))
     shards = members_mesh(jax.local_devices(), members or 1, BATCH, how).shape["batch"]
-    config = models.with_backend_chosen(models.ModelConfig(), task.outputs, BATCH // shards)
+    config = models.with_backend_chosen(models.ModelConfig(), task.input_size, task.outputs, BATCH // shards)
     model = models.build(config, task.input_size, task.output_size, task.outputs)
     return make_trainer(model, task, BATCH, members=members, how=how)
 

@@ -105,7 +105,7 @@ def chunk(T: int, steps: int, cache: str | None = None) -> Callable[[], float]:
 
 def _parts(T: int) -> tuple[ModelConfig, Task, Trainer]:
     task = copy_task(CopyConfig(T=T))
-    config = models.with_backend_chosen(ModelConfig(), task.outputs, TrainConfig().batch)
+    config = models.with_backend_chosen(ModelConfig(), task.input_size, task.outputs, TrainConfig().batch)
     model = models.build(config, task.input_size, task.output_size, task.outputs)
     return config, task, make_trainer(model, task, TrainConfig().batch)
 

@@ -2,6 +2,29 @@
 
 from wrnn_jax.cells.base import Cell, Unrolled, unroll
 from wrnn_jax.cells.elman import elman, irnn
+from wrnn_jax.cells.gated import lstm
+from wrnn_jax.cells.twm import (
+    Boundary,
+    attention_boundary,
+    function_boundary,
+    history_system,
+    linear_boundary,
+    twm,
+)
 from wrnn_jax.cells.wave import wave
 
-__all__ = ["Cell", "Unrolled", "elman", "irnn", "unroll", "wave"]
+__all__ = [
+    "Boundary",
+    "Cell",
+    "Unrolled",
+    "attention_boundary",
+    "elman",
+    "function_boundary",
+    "history_system",
+    "irnn",
+    "linear_boundary",
+    "lstm",
+    "twm",
+    "unroll",
+    "wave",
+]

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from wrnn_jax.activations import ACTIVATIONS
 from wrnn_jax.cells.base import Cell
 from wrnn_jax.cells.parts import (
+    DENSE_KERNEL_INITS,
     affine,
     cast,
     engines,
@@ -15,9 +16,10 @@ from wrnn_jax.cells.parts import (
     init_encoder,
     require_cell_options,
     uniform_fan_in,
+    without_bias,
 )
 from wrnn_jax.typing import Array, Carry, Key, Params, Shape
-from wrnn_jax.validation import require_integer, require_switch
+from wrnn_jax.validation import require_choice, require_integer, require_switch
 
 
 def elman(
@@ -25,8 +27,9 @@ def elman(
     *,
     channels: int = 1,
     activation: Literal["relu", "tanh", "identity"] = "tanh",
-    kernel_init: Literal["shift", "identity", "random"] = "random",
+    kernel_init: Literal["shift", "identity", "random", "orthogonal"] = "random",
     encoder_init: Literal["sparse", "dense"] = "dense",
+    use_bias: bool = True,
     bias_init: Literal["zeros", "random"] = "zeros",
     freeze_encoder: bool = False,
     freeze_recurrence: bool = False,
@@ -36,7 +39,8 @@ def elman(
         h_{t+1} = σ( U h_t + b_U + V x_t + b_V ),     h_0 = 0,     y_t = h_{t+1}
 
     Parameters: ``{"encoder": {"kernel": V (C·N, D), "bias": b_V (C·N,)},
-    "recurrence": {"kernel": U (C·N, C·N), "bias": b_U (C·N,)}}``.
+    "recurrence": {"kernel": U (C·N, C·N), "bias": b_U (C·N,)}}``;
+    without the biases for ``use_bias=False``.
     Carry: h ``(*batch, C·N)``; its hidden state is shown as ``(*batch, C, N)``.
 
     Args:
@@ -46,22 +50,26 @@ def elman(
       activation: σ.
       kernel_init: the start of U: ``"identity"``; ``"shift"`` (the paper's + Σ-init): the circulant
         matrix with ``U[i, (i+1) mod C·N] = 1``, so that ``h_{t+1}[i] = h_t[i+1]``; ``"random"``:
-        U(−1/√(C·N), 1/√(C·N)).
+        U(−1/√(C·N), 1/√(C·N)); ``"orthogonal"``: a uniformly (Haar) random orthogonal matrix, whose
+        eigenvalues all lie on the unit circle: without input and with the identity for σ, |h| is conserved.
       encoder_init: the start of V; ``"sparse"`` is the paper's + V-init, see
         :func:`wrnn_jax.cells.parts.init_encoder`.
+      use_bias: whether there are b_V and b_U. Without them 0 is a fixed point where σ(0) = 0, as the
+        travelling-wave working memory's analysis wants it (Karuvally et al. 2024).
       bias_init: ``"zeros"``, or ``"random"`` as the authors' program leaves them: b_V with a dense
         encoder U(−1/√D, 1/√D), b_U with a random U like U itself, else zero.
       freeze_encoder: no gradient flows into V and b_V.
       freeze_recurrence: no gradient flows into U and b_U.
 
     Raises:
-      ValueError: for sizes below 1 or an unknown option.
+      ValueError: for sizes below 1, an unknown option, or ``bias_init="random"`` without biases.
 
     Source: Elman 1990; the initialisations: Keller et al. 2024, section 3 and Table 4.
     """
     require_integer("neurons", neurons, at_least=1)
     require_integer("channels", channels, at_least=1)
-    require_cell_options(activation, kernel_init, encoder_init, bias_init)
+    require_choice("kernel_init", kernel_init, DENSE_KERNEL_INITS)
+    require_cell_options(activation, encoder_init, use_bias, bias_init)
     require_switch("freeze_encoder", freeze_encoder)
     require_switch("freeze_recurrence", freeze_recurrence)
     units = channels * neurons
@@ -72,13 +80,14 @@ def elman(
         encoder_key, kernel_key, bias_key = jax.random.split(key, 3)
         random_bias = bias_init == "random" and kernel_init == "random"
         encoder = init_encoder(encoder_key, (channels, neurons), input_size, encoder_init, bias_init)
-        return {
+        params = {
             "encoder": jax.tree.map(lambda leaf: leaf.reshape(units, *leaf.shape[2:]), encoder),
             "recurrence": {
                 "kernel": _init_kernel(kernel_key, units, kernel_init),
                 "bias": uniform_fan_in(bias_key, (units,), units) if random_bias else jnp.zeros(units),
             },
         }
+        return params if use_bias else without_bias(params)
 
     def initial_carry(batch_shape: Shape = (), dtype: jnp.dtype = jnp.float32) -> Carry:
         return jnp.zeros((*batch_shape, units), dtype)
@@ -98,7 +107,7 @@ def irnn(
     neurons: int,
     *,
     activation: Literal["relu", "tanh", "identity"] = "relu",
-    kernel_init: Literal["shift", "identity", "random"] = "identity",
+    kernel_init: Literal["shift", "identity", "random", "orthogonal"] = "identity",
     encoder_init: Literal["sparse", "dense"] = "dense",
     **options,
 ) -> Cell:
@@ -113,4 +122,6 @@ def irnn(
 def _init_kernel(key: Key, units: int, kernel_init: str) -> Array:
     if kernel_init == "random":
         return uniform_fan_in(key, (units, units), units)
+    if kernel_init == "orthogonal":
+        return jax.nn.initializers.orthogonal()(key, (units, units))
     return jnp.roll(jnp.eye(units), 1 if kernel_init == "shift" else 0, axis=1)

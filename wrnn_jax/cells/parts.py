@@ -11,22 +11,31 @@ from wrnn_jax.cells.base import Engines
 from wrnn_jax.kernels.fused import fused_unroll
 from wrnn_jax.kernels.native import native_unroll
 from wrnn_jax.typing import Array, Carry, Key, Params, Shape
-from wrnn_jax.validation import require_choice, require_integer
+from wrnn_jax.validation import require, require_choice, require_integer, require_switch
 
 PRECISION = jax.lax.Precision.HIGHEST
 """Of every product: accelerators would else round float32 to fewer bits, and even a pure shift would lose the
 state's low bits at every one of hundreds of steps."""
 ENCODER_INITS = ("sparse", "dense")
 KERNEL_INITS = ("shift", "identity", "random")
+"""Of a recurrence by convolution."""
+DENSE_KERNEL_INITS = (*KERNEL_INITS, "orthogonal")
+"""Of a recurrence by a matrix."""
 BIAS_INITS = ("zeros", "random")
 
 
-def require_cell_options(activation: str, kernel_init: str, encoder_init: str, bias_init: str) -> None:
-    """Raise ``ValueError`` for an option that is none of the above."""
+def require_cell_options(activation: str, encoder_init: str, use_bias: bool, bias_init: str) -> None:
+    """Raise ``ValueError`` for an option that is none of the above, or a start of biases that there are not."""
     require_choice("activation", activation, ACTIVATIONS)
-    require_choice("kernel_init", kernel_init, KERNEL_INITS)
     require_choice("encoder_init", encoder_init, ENCODER_INITS)
+    require_bias_options(use_bias, bias_init)
+
+
+def require_bias_options(use_bias: bool, bias_init: str) -> None:
+    """Raise ``ValueError`` for an unknown start of the biases, or one of biases that there are not."""
+    require_switch("use_bias", use_bias)
     require_choice("bias_init", bias_init, BIAS_INITS)
+    require(use_bias or bias_init == "zeros", "bias_init", bias_init, "zeros for use_bias = False")
 
 
 def uniform_fan_in(key: Key, shape: Shape, fan_in: int) -> Array:
@@ -55,9 +64,22 @@ def init_encoder(key: Key, state_shape: tuple[int, int], input_size: int, encode
 
 
 def affine(params: Params, x: Array) -> Array:
-    """W x + b: x ``(*batch, D)``, W ``(*shape, D)``, b ``shape`` -> ``(*batch, *shape)``."""
-    kernel, bias = params["kernel"], params["bias"]
-    return jnp.tensordot(x, kernel, axes=(-1, -1), precision=PRECISION) + bias.reshape((1,) * (x.ndim - 1) + bias.shape)
+    """W x + b, or W x if there is no b: x ``(*batch, D)``, W ``(*shape, D)``, b ``shape`` -> ``(*batch, *shape)``."""
+    product = jnp.tensordot(x, params["kernel"], axes=(-1, -1), precision=PRECISION)
+    if "bias" not in params:
+        return product
+    return product + params["bias"].reshape((1,) * (x.ndim - 1) + params["bias"].shape)
+
+
+def without_bias(params: Params) -> Params:
+    """The parts of a cell or readout with their kernels only."""
+    return {name: {"kernel": part["kernel"]} for name, part in params.items()}
+
+
+def with_bias(part: Params) -> Params:
+    """W ``(*shape, D)`` and b ``shape``, zeros where the part has none: the engines always add one."""
+    kernel = part["kernel"]
+    return {"bias": jnp.zeros_like(kernel, shape=kernel.shape[:-1]), **part}
 
 
 def freeze(params: Params, frozen: Mapping[str, bool]) -> Params:
@@ -83,9 +105,10 @@ def engine(unroll_wave: Callable[..., tuple[Carry, Array]], frozen: Mapping[str,
 
     def loop(params: Params, carry: Carry, xs: Array, last: bool, readout=None, readout_params: Params = ()):
         params = freeze(params, frozen)
-        recurrence, encoder = params["recurrence"], params["encoder"]
-        bias = recurrence["bias"].reshape(-1, *[1] * (encoder["bias"].ndim - 1)) + encoder["bias"]
-        encoder = {"kernel": encoder["kernel"], "bias": bias}
+        recurrence, encoder = params["recurrence"], with_bias(params["encoder"])
+        if "bias" in recurrence:
+            bias = recurrence["bias"].reshape(-1, *[1] * (encoder["bias"].ndim - 1)) + encoder["bias"]
+            encoder = {"kernel": encoder["kernel"], "bias": bias}
         return unroll_wave(recurrence["kernel"], encoder, readout_params, carry, xs, readout=readout, last=last)
 
     return loop

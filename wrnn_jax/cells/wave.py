@@ -9,6 +9,7 @@ from jax import lax
 from wrnn_jax.activations import ACTIVATIONS
 from wrnn_jax.cells.base import Cell, Engines
 from wrnn_jax.cells.parts import (
+    KERNEL_INITS,
     PRECISION,
     affine,
     cast,
@@ -18,6 +19,7 @@ from wrnn_jax.cells.parts import (
     init_encoder,
     require_cell_options,
     uniform_fan_in,
+    without_bias,
 )
 from wrnn_jax.kernels.parallel import parallel_unroll
 from wrnn_jax.typing import Array, Carry, Key, Params, Shape
@@ -32,6 +34,7 @@ def wave(
     activation: Literal["relu", "tanh", "identity"] = "relu",
     kernel_init: Literal["shift", "identity", "random"] = "shift",
     encoder_init: Literal["sparse", "dense"] = "sparse",
+    use_bias: bool = True,
     bias_init: Literal["zeros", "random"] = "zeros",
     form: Literal["roll", "conv"] = "roll",
     local: bool = False,
@@ -44,7 +47,8 @@ def wave(
         (u ⋆ h)[o, i] = Σ_j Σ_k u[o, j, k] · h[j, (i + k − ⌊K/2⌋) mod N]
 
     Parameters: ``{"encoder": {"kernel": V (C, N, D), "bias": b_V (C, N)},
-    "recurrence": {"kernel": u (C, C, K), "bias": b_u (C,)}}``.
+    "recurrence": {"kernel": u (C, C, K), "bias": b_u (C,)}}``;
+    without the biases for ``use_bias=False``.
     Carry: h ``(*batch, C, N)``. Output: h flattened channel-major, ``(*batch, C·N)``.
 
     Args:
@@ -60,6 +64,7 @@ def wave(
         :func:`wrnn_jax.cells.parts.init_encoder`. The sparse start wants inputs that are not negative,
         as one-hot vectors and pixels are: where the features of every input sum to 0 or less, ReLU
         lets nothing through and nothing is learned.
+      use_bias: whether there are b_V and b_u.
       bias_init: the start of b_u: ``"zeros"``, or ``"random"`` as the authors' program leaves it,
         U(−1/√(C·K), 1/√(C·K)); with a dense encoder also that of b_V.
       form: how u ⋆ h is computed; both give the same numbers. ``"roll"`` is a sum of rolled rings,
@@ -71,7 +76,7 @@ def wave(
 
     Raises:
       ValueError: for sizes below 1, taps that are even or above N, the shift with one tap, an
-        unknown option, or ``local`` with ``form="conv"``.
+        unknown option, ``local`` with ``form="conv"``, or ``bias_init="random"`` without biases.
 
     Source: Keller et al. 2024, section 2.2, eq. 1 to 3 and "Initialization".
     """
@@ -79,7 +84,8 @@ def wave(
     require_integer("neurons", neurons, at_least=1)
     require_integer("taps", taps, at_least=1)
     require(taps % 2 == 1 and taps <= neurons, "taps", taps, f"an odd number from 1 to neurons = {neurons}")
-    require_cell_options(activation, kernel_init, encoder_init, bias_init)
+    require_choice("kernel_init", kernel_init, KERNEL_INITS)
+    require_cell_options(activation, encoder_init, use_bias, bias_init)
     require_switch("local", local)
     require_switch("freeze_encoder", freeze_encoder)
     require_switch("freeze_recurrence", freeze_recurrence)
@@ -94,23 +100,24 @@ def wave(
     def init(key: Key, input_size: int) -> Params:
         encoder_key, kernel_key, bias_key = jax.random.split(key, 3)
         positions = (neurons,) if local else ()
-        return {
+        params = {
             "encoder": init_encoder(encoder_key, (channels, neurons), input_size, encoder_init, bias_init),
             "recurrence": {
                 "kernel": _init_kernel(kernel_key, (channels, channels, *positions, taps), kernel_init),
                 "bias": _init_bias(bias_key, (channels, *positions), channels * taps, bias_init),
             },
         }
+        return params if use_bias else without_bias(params)
 
     def initial_carry(batch_shape: Shape = (), dtype: jnp.dtype = jnp.float32) -> Carry:
         return jnp.zeros((*batch_shape, channels, neurons), dtype)
 
     def step(params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
         params = cast(freeze(params, frozen), carry.dtype)
-        bias = params["recurrence"]["bias"].reshape((1,) * (x.ndim - 1) + (channels, -1))
-        hidden = sigma(
-            correlate(params["recurrence"]["kernel"], carry) + bias + affine(params["encoder"], x.astype(carry.dtype))
-        )
+        recurred = correlate(params["recurrence"]["kernel"], carry)
+        if use_bias:
+            recurred += params["recurrence"]["bias"].reshape((1,) * (x.ndim - 1) + (channels, -1))
+        hidden = sigma(recurred + affine(params["encoder"], x.astype(carry.dtype)))
         return hidden, hidden.reshape(*hidden.shape[:-2], channels * neurons)
 
     # The engines know neither kernels of their own for every position, nor another form.

@@ -198,6 +198,8 @@ class _Training:
         self.states, losses = self.trainer.drain(self.states, due)
         metrics = _by_slot(due, {"train_loss": losses, **evaluated})
         for slot, job in self._jobs(due):
+            if self.task.curriculum:
+                metrics[slot]["level"] = int(self.states.level[slot])
             self.recorders[job.number].record(int(step[slot]), metrics[slot], self.pace.steps_per_second)
             self.progress.recorded(job.number, metrics[slot])
         return self._ends(metrics)

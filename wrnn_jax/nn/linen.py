@@ -75,7 +75,7 @@ class WaveRNNCell(_LinenCell):
 
     Carry: h ``(*batch, C, N)``. Output: h flattened channel-major, ``(*batch, C·N)``.
     Parameters: ``{"encoder": {"kernel": V, "bias": b_V}, "recurrence": {"kernel": u, "bias": b_u}}``,
-    those of :func:`wrnn_jax.cells.wave`.
+    those of :func:`wrnn_jax.cells.wave`; no biases for ``use_bias=False``.
 
     Example::
 
@@ -100,6 +100,7 @@ class WaveRNNCell(_LinenCell):
     activation: Literal["relu", "tanh", "identity"] = "relu"
     kernel_init: Literal["shift", "identity", "random"] = "shift"
     encoder_init: Literal["sparse", "dense"] = "sparse"
+    use_bias: bool = True
     bias_init: Literal["zeros", "random"] = "zeros"
     form: Literal["roll", "conv"] = "roll"
     local: bool = False

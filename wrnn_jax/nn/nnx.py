@@ -93,7 +93,7 @@ class WaveRNNCell(_NNXCell):
 
     Carry: h ``(*batch, C, N)``. Output: h flattened channel-major, ``(*batch, C·N)``.
     Parameters: ``encoder["kernel"]`` V, ``encoder["bias"]`` b_V, ``recurrence["kernel"]`` u and
-    ``recurrence["bias"]`` b_u, shaped as in :func:`wrnn_jax.cells.wave`.
+    ``recurrence["bias"]`` b_u, shaped as in :func:`wrnn_jax.cells.wave`; no biases for ``use_bias=False``.
 
     Example::
 
@@ -121,6 +121,7 @@ class WaveRNNCell(_NNXCell):
     activation: Literal["relu", "tanh", "identity"] = "relu"
     kernel_init: Literal["shift", "identity", "random"] = "shift"
     encoder_init: Literal["sparse", "dense"] = "sparse"
+    use_bias: bool = True
     bias_init: Literal["zeros", "random"] = "zeros"
     form: Literal["roll", "conv"] = "roll"
     local: bool = False

@@ -1,4 +1,4 @@
-"""Run directories in, the paper's tables with ours beside them out: Markdown, and one HTML page."""
+"""Run directories in, the papers' tables with ours beside them out: Markdown, and one HTML page."""
 
 from wrnn_jax.report.build import Report, build_report, paper_table
 

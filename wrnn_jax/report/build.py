@@ -1,6 +1,6 @@
 """The report: runs in, Markdown and HTML out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,21 +8,21 @@ from wrnn_jax.report.document import Block, Bullets, Cell, Document, Image, Para
 from wrnn_jax.report.html import to_html
 from wrnn_jax.report.listing import other_runs, runs_of_no_table, runs_shown, unfinished_runs
 from wrnn_jax.report.markdown import table_to_markdown, to_markdown
-from wrnn_jax.report.papertables import PAPER_TABLES
+from wrnn_jax.report.othermodels import other_models
+from wrnn_jax.report.papertables import PAPER_TABLES, PaperTable
 from wrnn_jax.report.pictures import pictures
-from wrnn_jax.report.runs import Found, find_runs
+from wrnn_jax.report.published import PAPERS
+from wrnn_jax.report.runs import Found, Run, find_runs
 from wrnn_jax.report.tables import Filling, comparison, fill, is_short
 from wrnn_jax.training.rundir import write_atomically
 from wrnn_jax.validation import InvalidValue
 
-TITLE = "The Wave-RNN: results beside the paper's"
+TITLE = "Traveling waves in recurrent networks: results beside the papers'"
 FIGURES = "figures"
-INTRODUCTION = (
-    "Left, what T. A. Keller, L. Muller, T. Sejnowski and M. Welling report in “Traveling Waves Encode the Recent Past "
-    "and Enhance Sequence Learning” (ICLR 2024, arXiv 2309.08045); right, what the runs read here came to."
-)
+INTRODUCTION = "Left in each table, what its paper reports; right, what the runs read here came to. The papers:"
 LEGEND = (
-    "Ours is the mean over seeds, ± their standard deviation (n − 1) where there are two or more. A difference is "
+    "Ours is the mean over seeds, ± their standard deviation (n − 1) where there are two or more; where the best seed "
+    "is shown as well, its column says so. A difference is "
     "ours − paper; losses, which span orders of magnitude, are divided: ours ÷ paper, below 1 where ours is lower.",
     "A line shows runs that have all it asks for: model, size, start, data. If several sets of runs do, it shows those "
     "that finished before those that did not, then the longest, then those with the most seeds, then the last by name. "
@@ -45,7 +45,7 @@ class Report(NamedTuple):
 
 
 def build_report(runs: Path, out: Path) -> Report:
-    """Write all runs' results beside the paper's tables: ``report.md``, its ``figures/``, and ``report.html``.
+    """Write all runs' results beside the papers' tables: ``report.md``, its ``figures/``, and ``report.html``.
 
     The HTML page needs no other file. Other files in ``out`` stay as they are; those that the report is made of are
     replaced one by one, each whole.
@@ -76,7 +76,7 @@ def build_report(runs: Path, out: Path) -> Report:
 
 
 def paper_table(slug: str, runs: Path) -> str:
-    """The lines of one of the paper's tables that there are runs for, with ours beside them, as Markdown.
+    """The lines of one of the papers' tables that there are runs for, with ours beside them, as Markdown.
 
     Args:
       slug: which, such as "copy-ablation".
@@ -92,11 +92,19 @@ def paper_table(slug: str, runs: Path) -> str:
 
 
 def make_document(found: Found) -> Document:
-    """The report on what was found: a section for each of the paper's tables, then what belongs to none."""
+    """The report on what was found: a section for each of the papers' tables, then what belongs to none."""
     fillings = [fill(table, found.runs) for table in PAPER_TABLES]
-    blocks = [Paragraph(INTRODUCTION), Bullets(LEGEND), _overview(fillings)]
+    blocks = [Paragraph(INTRODUCTION), Bullets(PAPERS), Bullets(LEGEND), _overview(fillings)]
+    strangers = _in_none(PAPER_TABLES, found.runs)
+    of_ours_alone = [table for table in [other_models(strangers)] if table]
+    fillings += [fill(table, strangers) for table in of_ours_alone]
     sections = [Section(filling.table.title, _table_blocks(filling)) for filling in fillings]
-    return Document(TITLE, blocks, [*sections, *_remainder(found)])
+    return Document(TITLE, blocks, [*sections, *_remainder(found, _in_none(of_ours_alone, strangers))])
+
+
+def _in_none(tables: Iterable[PaperTable], runs: Iterable[Run]) -> list[Run]:
+    """The runs that no table holds."""
+    return [run for run in runs if not any(table.holds(run.known) for table in tables)]
 
 
 def _overview(fillings: Sequence[Filling]) -> Table:
@@ -117,9 +125,8 @@ def _table_blocks(filling: Filling) -> list[Block]:
     return [*notes, comparison(filling), *pictures(filling), *runs_shown(filling), *other_runs(filling)]
 
 
-def _remainder(found: Found) -> list[Section]:
+def _remainder(found: Found, strangers: Sequence[Run]) -> list[Section]:
     """What is in no table: runs of other tasks or lengths, unfinished runs, other files."""
-    strangers = [run for run in found.runs if not any(table.holds(run.known) for table in PAPER_TABLES)]
     skipped = [Paragraph("JSON files that are no summary of a run, and were left out:"), Bullets(found.skipped)]
     parts = [
         ("Other runs", runs_of_no_table(strangers)),

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from statistics import mean
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ STATES = {
 """What a run's ``status`` means for a table."""
 MEASURED = {
     *METRICS, "seed", "status", "solved_step", "best_step", "steps", "epochs_done", "params", "seconds",
-    "steps_per_second", "device", "task",
+    "steps_per_second", "device", "experiment", "level", "eigenvalues_kept", "eigenvalues_theory",
 }  # fmt: skip
 """Keys that say what came of a run, not how it was set."""
 MEASURED_WORDS = ("test_", "val_", "train_", "memoryless_")
@@ -42,7 +42,7 @@ class Group(NamedTuple):
         return [run.summary.get(key) for run in self.runs]
 
     def length(self, key: str) -> float:
-        """The mean of ``steps`` or ``epochs_done``."""
+        """The mean of ``steps``, ``epochs_done`` or ``max_steps``."""
         return mean(self.values(key))
 
 
@@ -61,7 +61,7 @@ def _is_measured(key: str) -> bool:
     return key in MEASURED or key.startswith(MEASURED_WORDS)
 
 
-def misfits(run: Run, wants: Mapping[str, Any], measured: Sequence[str]) -> list[str]:
+def misfits(run: Run, wants: Mapping[str, Any], measured: Collection[str]) -> list[str]:
     """Why a run does not belong in a cell; nothing if it does.
 
     Args:
@@ -72,9 +72,11 @@ def misfits(run: Run, wants: Mapping[str, Any], measured: Sequence[str]) -> list
     reasons = [reason for key, wanted in wants.items() if (reason := _misfit(run.known, key, wanted))]
     frozen = [part for part in ("encoder", "recurrence") if run.known.get(f"freeze_{part}")]
     reasons += [f"{part} frozen" for part in frozen]
+    if run.known.get("use_bias") is False and "use_bias" not in wants:
+        reasons.append("without biases")
     if run.summary.get("status") not in STATES:
         reasons.append(f"status {run.summary.get('status', 'unknown')}")
-    return reasons + [f"no finite {key}" for key in measured if run.summary.get(key) is None]
+    return reasons + [f"no finite {key}" for key in sorted(measured) if run.summary.get(key) is None]
 
 
 def _misfit(known: Mapping[str, Any], key: str, wanted: Any) -> str | None:
@@ -102,7 +104,8 @@ def grouped(runs: Iterable[Run]) -> list[Group]:
 
 def choose(groups: Sequence[Group], length: str) -> Group | None:
     """The group that a table shows: finished rather than not, then trained longest (``length`` names the key: steps or
-    epochs_done), then most seeds, then last by name. What it scores plays no part."""
+    epochs_done; max_steps where the end itself is a result), then most seeds, then last by name. What it scores plays
+    no part."""
     states = (DIVERGED, INTERRUPTED, FINISHED)
 
     def rank(group: Group) -> tuple:

@@ -7,26 +7,29 @@ from typing import Any
 from wrnn_jax.report import numbers
 from wrnn_jax.report.document import Block, Cell, Paragraph, Table
 from wrnn_jax.report.groups import settings
-from wrnn_jax.report.metrics import NONE, NOT_SOLVED, Metric
+from wrnn_jax.report.metrics import NONE, NOT_SOLVED
+from wrnn_jax.report.papertables import PaperTable
 from wrnn_jax.report.runs import Run, Unfinished
 from wrnn_jax.report.tables import Filling, Other
 
-UNTOLD = {"task", "model"}
+UNTOLD = {"experiment", "model"}
 """Settings with a place of their own."""
 ANY_TASK = (
     "test_loss", "authors_loss", "recall", "test_mse", "solved_step", "val_acc", "test_acc"
 )  # fmt: skip
+NULLS = {"solved_step": NOT_SOLVED, "angle_error": NONE, "eigenvalues_kept": NONE, "eigenvalues_theory": NONE}
+"""What None says, where it does not say that a number is not finite."""
 
 
 def runs_shown(filling: Filling) -> list[Block]:
     """The runs that a table shows."""
     runs = [run for group in filling.shown for run in group.runs]
-    return _listing("Runs shown in this table", runs, _keys(filling.table.metrics))
+    return _listing("Runs shown in this table", runs, _keys(filling.table))
 
 
 def other_runs(filling: Filling) -> list[Block]:
     """The runs of a table's task that it does not show, and why."""
-    return _others("Other runs of this table", filling.others, _keys(filling.table.metrics))
+    return _others("Other runs of this table", filling.others, _keys(filling.table))
 
 
 def runs_of_no_table(runs: Sequence[Run]) -> list[Block]:
@@ -40,8 +43,8 @@ def unfinished_runs(unfinished: Sequence[Unfinished]) -> Table:
     return Table("Unfinished runs: a run directory without summary.json", ["run", "last step measured"], rows)
 
 
-def _keys(metrics: Sequence[Metric]) -> list[str]:
-    return [metric.key for metric in metrics]
+def _keys(table: PaperTable) -> list[str]:
+    return [*(metric.key for metric in table.metrics), *table.more]
 
 
 def _others(caption: str, others: Sequence[Other], keys: Sequence[str]) -> list[Block]:
@@ -99,7 +102,7 @@ def _measured(summary: Mapping[str, Any], key: str) -> str:
         return NONE
     value = summary[key]
     if value is None:
-        return NOT_SOLVED if key == "solved_step" else "not finite"
+        return NULLS.get(key, "not finite")
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 

@@ -26,6 +26,8 @@ class Metric(NamedTuple):
     """What the seeds have against what the paper has, as text."""
     may_be_none: bool = False
     """Whether None is a result: it never happened."""
+    best: Callable[[Sequence[Any]], str] | None = None
+    """What the best of the seeds has as text, in a column before all of them's; None: there is none."""
 
 
 def _ratio(values: Sequence[float], paper: float) -> str:
@@ -46,6 +48,18 @@ def _solved(values: Sequence[int | None]) -> str:
 
 def _solved_later(values: Sequence[int | None], paper: int | None) -> str:
     return NONE if paper is None or None in values else numbers.signed(mean(values) - paper, 0)
+
+
+def _angle(values: Sequence[float | None]) -> str:
+    """Of the seeds that have one, and how many these are."""
+    angles = [value for value in values if value is not None]
+    text = numbers.radians(angles) if angles else NONE
+    return text if len(angles) == len(values) else f"{text} ({len(angles)} of {len(values)} seeds)"
+
+
+def _angle_ratio(values: Sequence[float | None], paper: float | None) -> str:
+    angles = [value for value in values if value is not None]
+    return _ratio(angles, paper) if angles and paper else NONE
 
 
 def _published_solved(value: int | None) -> str:
@@ -74,4 +88,22 @@ PARAMS = Metric("params", "parameters", numbers.count, numbers.thousands)
 LOSS = Metric("authors_loss", "loss ÷ 50", numbers.loss, numbers.published_loss, "ours ÷ paper", _ratio)
 RECALL = Metric(
     "recall", "recall (%)", numbers.percent, lambda share: f"{100 * share:g}", "ours − paper (points)", _points
+)
+RIGHT_SIGNS = Metric(
+    "test_acc",
+    "accuracy (%)",
+    numbers.percent,
+    lambda share: f"{100 * share:.0f}",
+    "ours, mean − paper (points)",
+    _points,
+    best=lambda values: numbers.percent([max(values)]),
+)
+ANGLE = Metric(
+    "angle_error",
+    "angle error (rad)",
+    _angle,
+    lambda angle: NONE if angle is None else f"{angle:.4f}",
+    "angle: ours ÷ paper",
+    _angle_ratio,
+    may_be_none=True,
 )

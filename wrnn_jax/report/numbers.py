@@ -33,6 +33,16 @@ def percent(values: Sequence[float]) -> str:
     return f"{100 * mean(values):.2f}{spread}"
 
 
+def radians(values: Sequence[float]) -> str:
+    """Mean ± sd (n − 1) of angles, to two digits of the mean; from 0.0001 on without an exponent."""
+    average = mean(values)
+    if average < 1e-4:
+        return loss(values)
+    decimals = 1 - _exponent(average)
+    spread = f" {PLUS_MINUS} {stdev(values):.{decimals}f}" if len(values) > 1 else ""
+    return f"{average:.{decimals}f}{spread}"
+
+
 def count(values: Sequence[float]) -> str:
     """A number, or the least and the greatest: ``300 to 1,200``."""
     low, high = min(values), max(values)

@@ -1,24 +1,29 @@
-"""The paper's tables as this report rebuilds them: which lines they have, and which runs a line wants."""
+"""The papers' tables as this report rebuilds them: which lines they have, and which runs a line wants."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from wrnn_jax.report import published
-from wrnn_jax.report.metrics import ACCURACY, LOSS, MSE, NONE, PARAMS, RECALL, SOLVED, Metric
-from wrnn_jax.report.published import PAPER
+from wrnn_jax.report.metrics import ACCURACY, ANGLE, LOSS, MSE, NONE, PARAMS, RECALL, RIGHT_SIGNS, SOLVED, Metric
+from wrnn_jax.report.published import MEMORY_PAPER, PAPER
 
 
 class Line(NamedTuple):
     """A line of a table."""
 
-    model: str
+    name: str
+    """Its first cell."""
     wants: Mapping[str, Any] | None
     """As in :func:`wrnn_jax.report.groups.misfits`; None: the paper quotes it from others."""
     published: Mapping[str, Any]
     """Metric's key -> what the paper says."""
     facts: tuple[str, ...] = ()
     """Further cells."""
-    T: int | None = None
+    figure: str = ""
+    """Which of the table's figures its curve is in, such as "T = 30"; if all say nothing, there is one figure."""
+    label: str = ""
+    """Its curve's name there; if there is none, its own."""
     full: int = published.STEPS
     """Steps or epochs of the paper's run."""
 
@@ -29,20 +34,34 @@ class PaperTable(NamedTuple):
     slug: str
     title: str
     caption: str
-    task: str
+    experiment: str
     facts: tuple[str, ...]
     """Headers of the lines' further cells."""
     metrics: tuple[Metric, ...]
     """The first is the one that a run must have."""
     lines: tuple[Line, ...]
+    names: str = "model"
+    """Header of the lines' first cells."""
+    scope: Mapping[str, Sequence[Any]] = MappingProxyType({})
+    """Key of the summary or config -> its values among the experiment's runs that the table is about."""
     length: str = "steps"
-    """The summary's key for how long a run was: ``steps``, or ``epochs_done``."""
+    """The summary's key for how long a run was: ``steps`` or ``epochs_done``; or, where runs end as soon as they
+    succeed, for how long it might have been: ``max_steps``."""
     notes: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
+    """Settings that stand with the learning rate and the clip."""
+    more: tuple[str, ...] = ()
+    """Keys of the summary, besides the metrics', that the list of its runs tells."""
+
+    @property
+    def is_published(self) -> bool:
+        """Whether the paper says anything of it."""
+        return any(line.published for line in self.lines)
 
     def holds(self, known: Mapping[str, Any]) -> bool:
         """Whether a run with these settings is of this table, in a line of it or not."""
-        lengths = {line.T for line in self.lines}
-        return known["task"] == self.task and (lengths == {None} or known.get("T") in lengths)
+        in_scope = all(known.get(key) in values for key, values in self.scope.items())
+        return known["experiment"] == self.experiment and in_scope
 
 
 WRNN = {"model": "wrnn", "ksize": 3, "act": "relu", "init": "shift", "encoder_init": "sparse"}
@@ -57,22 +76,23 @@ def _adding() -> PaperTable:
     lines = [
         Line(
             model,
-            {**sizes[model], "task": "adding", "T": T, "solved_step": ...},
+            {**sizes[model], "experiment": "adding", "T": T, "solved_step": ...},
             {"test_mse": row.mse[at], "solved_step": row.solved[at]},
             (str(T),),
-            T,
+            figure=f"T = {T}",
         )
         for model, row in published.TABLE_1.items()
         for at, T in enumerate(published.ADDING_T)
     ]
     return PaperTable(
         "adding",
-        "Table 1: adding",
+        "Wave-RNN, Table 1: adding",
         f"The sum of two marked numbers among T. wRNN: n = 100, c = 27; iRNN: n = 100. Source: {PAPER}, Table 1.",
         "adding",
         ("T",),
         (MSE, SOLVED),
         tuple(lines),
+        scope={"T": published.ADDING_T},
         notes=("Solved: the first evaluation with a test MSE of 0.05 or less. Always answering 1 scores 1/6 ≈ 0.167.",),
     )
 
@@ -83,7 +103,7 @@ def _images(
     lines = [
         Line(
             row.name,
-            {**wants[row.name], "task": task} if row.name in wants else None,
+            {**wants[row.name], "experiment": task} if row.name in wants else None,
             {"test_acc": row.accuracy[task], "params": row.params},
             (f"{row.units:,}" if row.units else NONE,),
             full=published.EPOCHS_IRNN_PSMNIST if (row.name, task) == ("iRNN", "psmnist") else published.EPOCHS,
@@ -110,22 +130,23 @@ def _ablation() -> PaperTable:
     lines = [
         Line(
             model,
-            {**starts[model], "task": "copy", "T": T},
+            {**starts[model], "experiment": "copy", "T": T},
             {"authors_loss": losses[at]},
             (str(T), _best_setting(best.get(model), T)),
-            T,
+            figure=f"T = {T}",
         )
         for model, losses in published.TABLE_4.items()
         for at, T in enumerate(published.ABLATION_T)
     ]
     return PaperTable(
         "copy-ablation",
-        "Table 4: ablation on copy",
+        "Wave-RNN, Table 4: ablation on copy",
         f"Copy task after T steps of nothing; n = 100, c = 6 for the wRNN. Source: {PAPER}, Table 4.",
         "copy",
         ("T", "paper's setting"),
         (LOSS,),
         tuple(lines),
+        scope={"T": published.ABLATION_T},
         notes=(published.TABLE_4_NOTE,),
     )
 
@@ -138,18 +159,53 @@ def _copy_480() -> PaperTable:
         "iRNN, n = 625": ({**IRNN, "n_hid": 625}, ("irnn", 625), {}),
     }
     lines = [
-        Line(model, {**wants, "task": "copy", "T": T}, paper, (_best_setting(best, T),), T)
+        Line(model, {**wants, "experiment": "copy", "T": T}, paper, (_best_setting(best, T),))
         for model, (wants, best, paper) in rows.items()
     ]
     return PaperTable(
         "copy-480",
-        "Copy, T = 480 (Figs. 3 and 4)",
+        "Wave-RNN, copy at T = 480 (Figs. 3 and 4)",
         f"The longest copy task: 500 steps. Source: {PAPER}, Figs. 3 and 4; settings from the appendix.",
         "copy",
         ("paper's setting",),
         (LOSS, RECALL),
         tuple(lines),
+        scope={"T": (T,)},
         notes=("The paper shows losses at this length as curves alone (Fig. 3), and a perfect recall (Fig. 4).",),
+    )
+
+
+def _binding() -> PaperTable:
+    horizon = published.BINDING_HORIZON
+    elman = {"model": "srnn", "act": "tanh", "use_bias": False, "d": 8, "s": 8, "horizon": horizon}
+    lines = [
+        Line(
+            task,
+            {**elman, "experiment": "hds", "task": task, "n_hid": hidden, "weight_decay": penalty},
+            {"test_acc": cell.accuracy, "angle_error": cell.angle_error},
+            (str(hidden), f"{penalty:g}"),
+            figure=task,
+            label=f"{hidden} hidden, L2 {penalty:g}",
+            full=published.BINDING_STEPS,
+        )
+        for task, row in published.BINDING_TABLE_1.items()
+        for (hidden, penalty), cell in zip(published.BINDING_SIZES, row, strict=True)
+    ]
+    return PaperTable(
+        "hds",
+        "Traveling-wave working memory, Table 1",
+        "Linear variable binding: 8 vectors of 8 signs are shown; T1 repeats them, T2 to T4 select, permute and negate "
+        f"8 of the 64. Elman RNN, tanh, no biases. Source: {MEMORY_PAPER}, Table 1.",
+        "hds",
+        ("hidden", "L2"),
+        (RIGHT_SIGNS._replace(label=f"accuracy at horizon {horizon} (%)"), ANGLE),
+        tuple(lines),
+        names="task",
+        scope={"task": tuple(published.BINDING_TABLE_1), "model": ("srnn",)},
+        length="max_steps",
+        notes=published.BINDING_NOTES,
+        told=("schedule", "init"),
+        more=("eigenvalues_kept", "eigenvalues_theory"),
     )
 
 
@@ -182,9 +238,12 @@ _ROWS = "32 rows, then 968 steps of noise; wRNN: n = 256, c = 16; iRNN: n = 529.
 
 PAPER_TABLES = (
     _adding(),
-    _images("smnist", "Table 2, left: sequential MNIST", "Table 2", published.TABLE_2, _MNIST, _PIXELS),
-    _images("psmnist", "Table 2, right: permuted sequential MNIST", "Table 2", published.TABLE_2, _MNIST, _PIXELS),
-    _images("nscifar10", "Table 3: noisy sequential CIFAR-10", "Table 3", published.TABLE_3, _CIFAR10, _ROWS),
+    _images("smnist", "Wave-RNN, Table 2, left: sequential MNIST", "Table 2", published.TABLE_2, _MNIST, _PIXELS),
+    _images(
+        "psmnist", "Wave-RNN, Table 2, right: permuted sequential MNIST", "Table 2", published.TABLE_2, _MNIST, _PIXELS
+    ),
+    _images("nscifar10", "Wave-RNN, Table 3: noisy sequential CIFAR-10", "Table 3", published.TABLE_3, _CIFAR10, _ROWS),
     _ablation(),
     _copy_480(),
+    _binding(),
 )

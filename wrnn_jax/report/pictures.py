@@ -1,6 +1,7 @@
 """The pictures of a report: curves of the runs that tables show, accuracy against size, what runs drew themselves."""
 
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -29,20 +30,21 @@ def pictures(filling: Filling) -> Iterator[Image]:
 
 
 def curves(filling: Filling) -> Iterator[Image]:
-    """Training curves of the groups that a table shows, a figure for each T."""
+    """Training curves of the groups that a table shows, a figure for each that its lines name."""
     from wrnn_jax.analysis import plots  # Not before: a report without pictures need not wait for matplotlib.
 
     table = filling.table
-    lengths = dict.fromkeys(filled.line.T for filled in filling.lines)
-    for T in lengths:
-        shown = {_label(filled): filled.shown for filled in filling.lines if filled.line.T == T and filled.shown}
+    for name in dict.fromkeys(filled.line.figure for filled in filling.lines):
+        shown = {
+            _label(filled): filled.shown for filled in filling.lines if filled.line.figure == name and filled.shown
+        }
         runs = {label: rows for label, group in shown.items() if (rows := _rows(group))}
         if runs:
-            panels = plots.PANELS[table.task]
-            title = table.title if len(lengths) == 1 else f"{table.title}, T = {T}"
+            panels = plots.PANELS[table.experiment]
+            title = f"{table.title}, {name}" if name else table.title
             baselines = _chance(shown, [panel.metric for panel in panels])
             figure = plots.training_curves(runs, panels, baselines=baselines, title=title)
-            file = f"{table.slug}-curves.png" if len(lengths) == 1 else f"{table.slug}-T{T}-curves.png"
+            file = "-".join(filter(None, [table.slug, re.sub(r"[^\w.-]", "", name), "curves.png"]))
             caption = f"Training curves, {title}. Of several seeds: the mean, and their range as a band."
             yield Image(file, _png(figure), caption)
 
@@ -53,7 +55,7 @@ def parameters(filling: Filling) -> Iterator[Image]:
 
     table = filling.table
     ours = [
-        plots.Point(filled.line.model, params[0], 100 * sum(values) / len(values), _note(filling, filled))
+        plots.Point(filled.line.name, params[0], 100 * sum(values) / len(values), _note(filling, filled))
         for filled in filling.lines
         if filled.shown and (params := filled.shown.values("params"))[0]
         for values in [filled.shown.values("test_acc")]
@@ -86,8 +88,8 @@ def run_pictures(filling: Filling) -> Iterator[Image]:
 
 
 def _label(filled: Filled) -> str:
-    state = filled.shown.state
-    return filled.line.model if state == FINISHED else f"{filled.line.model} ({state})"
+    name, state = filled.line.label or filled.line.name, filled.shown.state
+    return name if state == FINISHED else f"{name} ({state})"
 
 
 def _note(filling: Filling, filled: Filled) -> str:

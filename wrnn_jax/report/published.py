@@ -1,10 +1,20 @@
-"""What the paper reports, as data: T. A. Keller, L. Muller, T. Sejnowski, M. Welling, "Traveling Waves Encode the
-Recent Past and Enhance Sequence Learning", ICLR 2024 (arXiv 2309.08045)."""
+"""What the papers report, as data: first T. A. Keller, L. Muller, T. Sejnowski, M. Welling, "Traveling Waves Encode
+the Recent Past and Enhance Sequence Learning", ICLR 2024 (arXiv 2309.08045); then A. Karuvally, T. J. Sejnowski,
+H. T. Siegelmann, "Hidden Traveling Waves bind Working Memory Variables in Recurrent Neural Networks", ICML 2024 (arXiv
+2402.10163)."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
 PAPER = "Keller et al. 2024"
+MEMORY_PAPER = "Karuvally et al. 2024"
+PAPERS = (
+    "T. A. Keller, L. Muller, T. Sejnowski, M. Welling, “Traveling Waves Encode the Recent Past and Enhance Sequence "
+    "Learning”, ICLR 2024 (arXiv 2309.08045): the Wave-RNN.",
+    "A. Karuvally, T. J. Sejnowski, H. T. Siegelmann, “Hidden Traveling Waves bind Working Memory Variables in "
+    "Recurrent Neural Networks”, ICML 2024 (arXiv 2402.10163): traveling-wave working memory.",
+)
+"""What is reported beside ours."""
 
 STEPS = 60_000
 """Optimiser steps of the copy and the adding task (batch 128)."""
@@ -116,3 +126,68 @@ IMAGES_GRID: Mapping[str, tuple] = {
 }
 """What was searched on sMNIST, psMNIST and nsCIFAR10 for each model (appendix): the learning rate is divided by the
 factor every so many epochs."""
+
+
+class Binding(NamedTuple):
+    """A cell of the second paper's Table 1."""
+
+    angle_error: float | None
+    """Mean absolute difference between the arguments of the theory's eigenvalues and the network's, in radians; None:
+    too inaccurate to compare."""
+    accuracy: float
+    """At horizon 200, in 0 … 1."""
+
+
+BINDING_STEPS = 20_000
+"""Optimiser steps at most: 10 epochs of 2,000 batches (of 64)."""
+BINDING_HORIZON = 200
+"""Steps without input over which is tested."""
+BINDING_SIZES = ((64, 0.0), (64, 1e-3), (64, 1e-1), (128, 0.0), (128, 1e-3), (128, 1e-1))
+"""Hidden neurons, and factor of the L2 penalty."""
+BINDING_TABLE_1: Mapping[str, tuple[Binding, ...]] = {
+    "T1": (
+        Binding(None, 0.97),
+        Binding(None, 0.88),
+        Binding(None, 0.50),
+        Binding(0.0005, 1.00),
+        Binding(None, 0.93),
+        Binding(None, 0.50),
+    ),
+    "T2": (
+        Binding(0.0075, 1.00),
+        Binding(None, 0.85),
+        Binding(None, 0.50),
+        Binding(0.0055, 0.98),
+        Binding(0.0031, 0.98),
+        Binding(None, 0.50),
+    ),
+    "T3": (
+        Binding(0.0026, 1.00),
+        Binding(0.0010, 0.97),
+        Binding(None, 0.50),
+        Binding(0.0031, 0.98),
+        Binding(0.0005, 1.00),
+        Binding(None, 0.50),
+    ),
+    "T4": (
+        Binding(0.0112, 0.94),
+        Binding(0.0011, 1.00),
+        Binding(None, 0.50),
+        Binding(0.0022, 1.00),
+        Binding(0.0006, 1.00),
+        Binding(None, 0.50),
+    ),
+}
+"""Task of linear variable binding -> a cell for each of ``BINDING_SIZES``."""
+BINDING_NOTES = (
+    f"Accuracy: the share of right signs over {BINDING_HORIZON} steps without input; guessing has 50 %. The paper "
+    "does not say whether its accuracy is that of one seed, of the best, or a mean. Ours is given twice: of the best "
+    "seed, which is picked by this very number and therefore flatters, and the mean, which is compared with the "
+    "paper's.",
+    "Angle error: the mean absolute difference between the arguments of the theory's eigenvalues and the network's. "
+    "“–” in the paper: too inaccurate to compare. In ours: the network's eigenvalues cannot be paired with the "
+    "theory's. Ours is the mean over the seeds that have one, which are counted where they are not all.",
+    f"The paper trains with Adam at 0.001, gradients clipped to a norm of 1, batches of 64, for at most "
+    f"{BINDING_STEPS:,} steps, over horizons that grow as they are mastered. As a run may end before its last step, "
+    "“the longest” are here the runs that were allowed the most steps.",
+)

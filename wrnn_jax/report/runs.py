@@ -14,7 +14,7 @@ from wrnn_jax.validation import InvalidValue, require
 SUMMARY, CONFIG, GRID = "summary.json", "config.json", "grid.json"
 PARTS = ("checkpoints", "figures", "tensorboard")
 """Folders of a run directory, in which no other run is looked for."""
-MARKS = {"task", "model", "status"}
+MARKS = {"experiment", "model", "status"}
 """Keys by which a JSON file that stands alone is known as a run's summary."""
 NUMBERS = (
     "T",
@@ -28,8 +28,12 @@ NUMBERS = (
     "grad_clip",
     "seed",
     "solved_step",
+    "n_hid",
+    "n_ch",
+    "horizon",
+    "weight_decay",
 )
-METRICS = ("test_loss", "authors_loss", "recall", "test_mse", "test_acc", "val_acc", "val_loss")
+METRICS = ("test_loss", "authors_loss", "recall", "test_mse", "test_acc", "angle_error", "val_acc", "val_loss")
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ def find_runs(root: Path) -> Found:
     """All runs below ``root``: folders with ``summary.json``, and summaries that stand alone as ``<name>.json``.
 
     A folder with ``config.json`` or ``metrics.jsonl`` alone is an unfinished run. A JSON file elsewhere is a summary
-    if it has ``task``, ``model`` and ``status``, else it is skipped.
+    if it has ``experiment``, ``model`` and ``status``, else it is skipped.
 
     Raises:
       InvalidValue: if ``root`` is no folder or cannot be read, holds no run at all, or holds a run whose summary or
@@ -149,8 +153,9 @@ def _read_object(file: Path) -> dict[str, Any]:
 
 
 def _check(summary: Mapping[str, Any], file: Path) -> None:
-    """Raise unless it says its task, and numbers are numbers."""
-    require(isinstance(summary.get("task"), str), "runs", str(file), 'a run\'s summary: it needs a "task"')
+    """Raise unless it says its experiment, and numbers are numbers."""
+    allowed = 'a run\'s summary: it needs an "experiment"'
+    require(isinstance(summary.get("experiment"), str), "runs", str(file), allowed)
     for key in NUMBERS + METRICS:
         value = summary.get(key)
         is_number = isinstance(value, Real) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""Runs in the lines of the paper's tables: which of them each line shows, and the tables that come of it."""
+"""Runs in the lines of the papers' tables: which of them each line shows, and the tables that come of it."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -22,7 +22,7 @@ from wrnn_jax.report.runs import Run
 
 NO_RUN = "no run"
 BY_OTHERS = "published by others; not implemented here"
-UNITS = {"steps": "steps", "epochs_done": "epochs"}
+UNITS = {"steps": "steps", "epochs_done": "epochs", "max_steps": "steps"}
 
 
 class Filled(NamedTuple):
@@ -56,7 +56,7 @@ class Filling(NamedTuple):
 def fill(table: PaperTable, runs: Iterable[Run]) -> Filling:
     """Put the runs of a table into its lines.
 
-    A run fits a line if it has all that the line wants. Of the groups that fit, the one that was trained longest is
+    A run fits a line if it has all that the line wants. Of the groups that fit, the one of the longest training is
     shown (see :func:`wrnn_jax.report.groups.choose`): never is one chosen by what it scores.
     """
     runs = [run for run in runs if table.holds(run.known)]
@@ -67,17 +67,15 @@ def fill(table: PaperTable, runs: Iterable[Run]) -> Filling:
 
 
 def comparison(filling: Filling) -> Table:
-    """The paper's table with ours beside it."""
+    """The paper's table with ours beside it; ours alone, where the paper has nothing of it."""
     table = filling.table
-    header = ["model", *table.facts]
-    for metric in table.metrics:
-        header += [f"{metric.label}, paper", f"{metric.label}, ours", *([metric.versus] if metric.versus else [])]
-    rows = [_row(table, filled) for filled in filling.lines]
-    return Table(table.caption, [*header, "seeds", "trained", "our setting", "notes"], rows)
+    heads = [head for metric in table.metrics for head in _heads(metric, table.is_published)]
+    header = [table.names, *table.facts, *heads, "seeds", "trained", "our setting", "notes"]
+    return Table(table.caption, header, [_row(table, filled) for filled in filling.lines])
 
 
 def is_short(table: PaperTable, filled: Filled) -> bool:
-    """Whether any run of the group was trained for less than the paper's."""
+    """Whether any run of the group was trained, or allowed to be, for less than the paper's."""
     return any(value < filled.line.full for value in filled.shown.values(table.length))
 
 
@@ -88,8 +86,13 @@ def _fill(table: PaperTable, line: Line, runs: Sequence[Run]) -> Filled:
     return Filled(line, groups, choose(groups, table.length))
 
 
-def _measured(table: PaperTable) -> tuple[str, str]:
-    return table.metrics[0].key, table.length
+def _measured(table: PaperTable) -> set[str]:
+    return {table.metrics[0].key, table.length, _made(table)}
+
+
+def _made(table: PaperTable) -> str:
+    """The summary's key for how long a run was."""
+    return "steps" if table.length == "max_steps" else table.length
 
 
 def _why_not(table: PaperTable, lines: Sequence[Filled], run: Run) -> str:
@@ -112,43 +115,71 @@ def _why_not(table: PaperTable, lines: Sequence[Filled], run: Run) -> str:
 
 def _row(table: PaperTable, filled: Filled) -> list[Cell]:
     line, group = filled.line, filled.shown
-    cells = [Cell(line.model, "name"), *(Cell(fact, "number" if fact[0].isdigit() else "text") for fact in line.facts)]
+    cells = [Cell(line.name, "name"), *(Cell(fact, "number" if fact[0].isdigit() else "text") for fact in line.facts)]
     for metric in table.metrics:
-        cells += _beside(metric, filled)
+        cells += _beside(metric, filled) if table.is_published else _ours(metric, filled)
     if group is None:
         note = BY_OTHERS if line.wants is None else ""
         return [*cells, *[Cell(NONE, "missing")] * 3, Cell(note)]
     return [
         *cells,
         Cell(str(len(group.runs)), "number"),
-        Cell(_trained(numbers.count(group.values(table.length)), UNITS[table.length])),
-        Cell(setting(group.settings.get("lr"), group.settings.get("grad_clip"))),
+        Cell(_trained(table, group)),
+        Cell(_setting(table, group)),
         Cell("; ".join(_notes(table, filled))),
     ]
 
 
-def _trained(count: str, unit: str) -> str:
-    return f"{count} {unit.removesuffix('s')}" if count == "1" else f"{count} {unit}"
+def _trained(table: PaperTable, group: Group) -> str:
+    made, most = (numbers.count(group.values(key)) for key in (_made(table), table.length))
+    unit = UNITS[table.length]
+    text = f"{made} {unit.removesuffix('s')}" if made == "1" else f"{made} {unit}"
+    return text if made == most else f"{text} of at most {most}"
+
+
+def _setting(table: PaperTable, group: Group) -> str:
+    known = group.settings
+    told = [f"{key} {known[key]}" for key in table.told if known.get(key) is not None]
+    return ", ".join([setting(known.get("lr"), known.get("grad_clip")), *told])
+
+
+def _heads(metric: Metric, is_published: bool) -> list[str]:
+    """Of the columns of a metric."""
+    ours = ["ours, best seed", "ours, mean"] if metric.best else ["ours"]
+    heads = [f"{metric.label}, {head}" for head in (["paper", *ours] if is_published else ours)]
+    return [*heads, metric.versus] if is_published and metric.versus else heads
 
 
 def _beside(metric: Metric, filled: Filled) -> list[Cell]:
     """The paper's cell, ours, and the comparison."""
-    line, group = filled.line, filled.shown
-    is_published = metric.key in line.published
-    paper = line.published.get(metric.key)
-    cells = [Cell(metric.published(paper), "paper") if is_published else Cell(NONE, "missing")]
-    if group is None:
-        cells.append(Cell(NONE if line.wants is None else NO_RUN, "missing"))
-        return cells + [Cell(NONE, "missing")] * (metric.compare is not None)
-    values = group.values(metric.key)
-    is_known = metric.may_be_none or None not in values
-    text = metric.ours(values) if is_known else "unknown"
-    end = f" ({group.state})" if metric.compare and group.state != FINISHED else ""
-    cells.append(Cell(text + end, "ours" if is_known else "missing"))
+    published, group = filled.line.published, filled.shown
+    is_published = metric.key in published
+    paper = Cell(metric.published(published[metric.key]), "paper") if is_published else Cell(NONE, "missing")
+    cells = [paper, *_ours(metric, filled)]
     if metric.compare:
-        comparable = is_known and is_published
-        cells.append(Cell(metric.compare(values, paper), "number") if comparable else Cell(NONE, "missing"))
+        comparable = is_published and group is not None and _is_known(metric, group)
+        text = metric.compare(group.values(metric.key), published[metric.key]) if comparable else NONE
+        cells.append(Cell(text, "number" if comparable else "missing"))
     return cells
+
+
+def _ours(metric: Metric, filled: Filled) -> list[Cell]:
+    """The best of the seeds, if that is wanted, and all of them."""
+    line, group = filled.line, filled.shown
+    forms = [form for form in (metric.best, metric.ours) if form]
+    if group is None:
+        return [Cell(NONE if line.wants is None else NO_RUN, "missing")] * len(forms)
+    end = f" ({group.state})" if metric.compare and group.state != FINISHED else ""
+    if not _is_known(metric, group):
+        return [Cell(f"unknown{end}", "missing")] * len(forms)
+    return [Cell(form(group.values(metric.key)) + end, "ours") for form in forms]
+
+
+def _is_known(metric: Metric, group: Group) -> bool:
+    """Whether all seeds have it; None is something to have where it may be a result."""
+    if metric.may_be_none:
+        return all(metric.key in run.summary for run in group.runs)
+    return None not in group.values(metric.key)
 
 
 def _notes(table: PaperTable, filled: Filled) -> list[str]:
@@ -156,7 +187,8 @@ def _notes(table: PaperTable, filled: Filled) -> list[str]:
     line, group = filled.line, filled.shown
     notes = []
     if is_short(table, filled):
-        notes.append(f"shorter than the paper's {line.full:,} {UNITS[table.length]}")
+        most = "allowed fewer than" if table.length == "max_steps" else "shorter than"
+        notes.append(f"{most} the paper's {line.full:,} {UNITS[table.length]}")
     early = [status for status in group.values("status") if STATES[status] == FINISHED and status != "complete"]
     if early:
         notes.append(f"{len(early)} of {len(group.runs)} stopped early: {', '.join(sorted(set(early)))}")

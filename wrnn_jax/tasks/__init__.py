@@ -1,8 +1,9 @@
 """Tasks: data made or gathered on the device, loss, metrics, and what chance scores."""
 
 from wrnn_jax.tasks.adding import AddingConfig, adding_batch, adding_task
-from wrnn_jax.tasks.base import Source, Split, Task
+from wrnn_jax.tasks.base import Curriculum, Progress, Source, Split, Task
 from wrnn_jax.tasks.copy import CopyConfig, copy_batch, copy_task
+from wrnn_jax.tasks.hds import HDSConfig, hds_task
 from wrnn_jax.tasks.images import (
     NoisyRowsConfig,
     PermutedConfig,
@@ -15,9 +16,12 @@ from wrnn_jax.tasks.images import (
 __all__ = [
     "AddingConfig",
     "CopyConfig",
+    "Curriculum",
+    "HDSConfig",
     "NoisyRowsConfig",
     "PermutedConfig",
     "PixelConfig",
+    "Progress",
     "Source",
     "Split",
     "Task",
@@ -25,6 +29,7 @@ __all__ = [
     "adding_task",
     "copy_batch",
     "copy_task",
+    "hds_task",
     "noisy_rows_task",
     "permuted_task",
     "pixel_task",

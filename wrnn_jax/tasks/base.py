@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from wrnn_jax.typing import Array, Key
 from wrnn_jax.validation import require
@@ -21,6 +22,33 @@ class Source(NamedTuple):
     """What a machine can load again, such as images: never in a checkpoint."""
     fixed: Mapping[str, Array] = MappingProxyType({})
     """What belongs to the run, such as a permutation: in every checkpoint, from where a resumed run takes it."""
+
+
+class Progress(NamedTuple):
+    """Where a run stands."""
+
+    step: Array
+    """Optimiser steps done, int32."""
+    level: Array
+    """Of the task's curriculum, int32; 0 where it has none."""
+
+
+class Curriculum(NamedTuple):
+    """Levels that training goes through, each harder than the one before: on to the next once a batch is mastered.
+
+    ================================  =========================================================
+    ``mastery(outputs, targets)``     -> how well a training batch was done, a mean over sequences
+    ================================  =========================================================
+    """
+
+    levels: int
+    mastery: Callable[[Array, Any], Array]
+    threshold: float
+    """A mastery above this ends a level."""
+
+    def level_after(self, level: Array, mastery: Array) -> Array:
+        """The level of the next step."""
+        return jnp.minimum(level + (mastery > self.threshold), self.levels - 1)
 
 
 class Split(NamedTuple):
@@ -41,19 +69,19 @@ class Split(NamedTuple):
 class Task(NamedTuple):
     """Data, loss, metrics, and what chance scores.
 
-    ====================================  ====================================================
-    ``batch(source, key, step, size)``    -> (inputs ``(B, T, D)``, targets), the training batch
-                                          of a step, made or gathered on the device
-    ``loss(outputs, targets)``            -> the scalar that is minimised, a mean over sequences
-    ``solved(metrics)``                   -> whether such metrics call the task solved
-    ====================================  ====================================================
+    ======================================  ====================================================
+    ``batch(source, key, progress, size)``  -> (inputs ``(B, T, D)``, targets), the training batch
+                                            of a step, made or gathered on the device
+    ``loss(outputs, targets)``              -> the scalar that is minimised, a mean over sequences
+    ``solved(metrics)``                     -> whether such metrics call the task solved
+    ======================================  ====================================================
     """
 
     input_size: int
     output_size: int
     outputs: Literal["all", "last"]
-    batch: Callable[[Source, Key, Array, int], tuple[Array, Array]]
-    loss: Callable[[Array, Array], Array]
+    batch: Callable[[Source, Key, Progress, int], tuple[Array, Any]]
+    loss: Callable[[Array, Any], Array]
     splits: Mapping[str, Split]
     """``"test"``; and ``"val"`` where validation picks the parameters, on which alone the test set is then read."""
     monitor: str
@@ -67,6 +95,7 @@ class Task(NamedTuple):
     source: Source = Source()
     train_size: int | None = None
     """Training sequences, all of which an epoch goes through; None where every batch is fresh."""
+    curriculum: Curriculum | None = None
     notes: Mapping[str, str] = MappingProxyType({})
     """What a reader of the results must know of the data."""
 
@@ -89,9 +118,9 @@ class Task(NamedTuple):
 
 def fresh(
     generate: Callable[[Key, int], tuple[Array, Array]],
-) -> Callable[[Source, Key, Array, int], tuple[Array, Array]]:
+) -> Callable[[Source, Key, Progress, int], tuple[Array, Array]]:
     """``Task.batch`` of random sequences, new ones at every step: ``generate(key, size)`` draws them."""
-    return lambda source, key, step, size: generate(jax.random.fold_in(key, step), size)
+    return lambda source, key, progress, size: generate(jax.random.fold_in(key, progress.step), size)
 
 
 def held_out(

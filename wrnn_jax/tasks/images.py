@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from wrnn_jax.datasets import DATASETS, Images
-from wrnn_jax.tasks.base import Source, Split, Task
+from wrnn_jax.tasks.base import Progress, Source, Split, Task
 from wrnn_jax.tasks.shuffle import shuffled
 from wrnn_jax.typing import Array, Key
 from wrnn_jax.validation import require, require_choice, require_integer
@@ -132,8 +132,8 @@ def _image_task(
         pixels, labels = source.data[part]
         return sequences(source.fixed, pixels[indices].astype(jnp.float32) / images.peak), labels[indices]
 
-    def batch(source: Source, key: Key, step: Array, size: int) -> tuple[Array, Array]:
-        epoch, in_epoch = jnp.divmod(step, train_size // size)
+    def batch(source: Source, key: Key, progress: Progress, size: int) -> tuple[Array, Array]:
+        epoch, in_epoch = jnp.divmod(progress.step, train_size // size)
         positions = in_epoch * size + jnp.arange(size)
         return examples(source, "train", shuffled(jax.random.fold_in(key, epoch), positions, train_size))
 

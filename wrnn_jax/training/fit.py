@@ -96,6 +96,8 @@ def fit(trainer: Trainer, task: Task, config: TrainConfig, directory: RunDirecto
                     state = trainer.observe(state, hparams, metrics)
                 state, train_loss = trainer.drain(state)
                 metrics = {"train_loss": float(train_loss), **_floats(metrics)}
+                if task.curriculum:
+                    metrics["level"] = int(state.level)
                 recorder.record(step, metrics, pace.steps_per_second)
                 bar.set_postfix_str(shown(metrics), refresh=False)
                 tqdm.write(f"step {step}: {shown(metrics)}")

@@ -13,7 +13,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from wrnn_jax.models import Model
-from wrnn_jax.tasks.base import Source, Task
+from wrnn_jax.tasks.base import Progress, Source, Task
 from wrnn_jax.training.members import How, members_mesh, over_members, resolved
 from wrnn_jax.training.optimizer import SCHEDULES, Hparams, make_optimizer
 from wrnn_jax.training.state import Best, Plateau, TrainState
@@ -158,6 +158,7 @@ class _Member(NamedTuple):
             params,
             opt_state,
             step=jnp.int32(0),
+            level=jnp.int32(0),
             key=jax.random.key_data(data_key),
             fixed={name: jnp.asarray(array) for name, array in self.task.source.fixed.items()},
             plateau=Plateau(jnp.float32(jnp.inf), jnp.int32(0), jnp.int32(0), jnp.int32(0)),
@@ -169,12 +170,15 @@ class _Member(NamedTuple):
 
     def step(self, data: Any, hparams: Hparams, state: TrainState) -> TrainState:
         key = jax.random.wrap_key_data(state.key)
-        inputs, targets = jax.tree.map(
-            self._share, self.task.batch(Source(data, state.fixed), key, state.step, self.batch_size)
-        )
-        loss, gradient = self._mean(
-            jax.value_and_grad(lambda params: self.task.loss(self.model.apply(params, inputs), targets))(state.params)
-        )
+        source, progress = Source(data, state.fixed), Progress(state.step, state.level)
+        inputs, targets = jax.tree.map(self._share, self.task.batch(source, key, progress, self.batch_size))
+        curriculum = self.task.curriculum
+
+        def loss_and_mastery(params: Params) -> tuple[Array, Array | None]:
+            outputs = self.model.apply(params, inputs)
+            return self.task.loss(outputs, targets), curriculum and curriculum.mastery(outputs, targets)
+
+        (loss, mastery), gradient = self._mean(jax.value_and_grad(loss_and_mastery, has_aux=True)(state.params))
         optimizer = make_optimizer(hparams, self.schedule, state.plateau.drops)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -183,6 +187,7 @@ class _Member(NamedTuple):
             params=params,
             opt_state=opt_state,
             step=state.step + 1,
+            level=curriculum.level_after(state.level, mastery) if curriculum else state.level,
             loss_sum=state.loss_sum + loss,
             loss_count=state.loss_count + 1,
         )

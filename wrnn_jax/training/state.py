@@ -40,6 +40,8 @@ class TrainState(NamedTuple):
     opt_state: optax.OptState
     step: Array
     """Optimiser steps done, int32."""
+    level: Array
+    """Of the task's curriculum, int32."""
     key: Array
     """Key data, uint32: the batch of a step is drawn from this key and the step."""
     fixed: dict[str, Array]

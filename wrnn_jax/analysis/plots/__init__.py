@@ -11,21 +11,33 @@
 :func:`waves_through_training`        waves as they are learned               Fig. 18
 :func:`adding_example`                an adding sequence and the answer
 :func:`image_example`                 an image, as a sequence, and its class
+:func:`series_example`                a series, and how a network goes on
 :func:`ring_animation`                the rings in motion, a GIF
 :func:`grid_heatmap`                  what the settings of a grid reach
+:func:`spectra_overlay`               eigenvalues, trained and in theory
+:func:`matrix_beside_phi`             a recurrence in its variables' basis
+:func:`variables_wave`                the variables of memory over time
+:func:`variables_animation`           the substrate in motion, a GIF
+:func:`gradient_figure`               gradients against the lag
+:func:`accuracy_by_step`              how long a network goes on rightly
 ====================================  ======================================  =====================
 
-Figures are those of Keller et al. 2024.
+Figures are those of Keller et al. 2024; the last six are for traveling-wave working memory, Karuvally et al. 2024.
 """
 
 from wrnn_jax.analysis.plots.bump import bump_figure
 from wrnn_jax.analysis.plots.copy import copy_example
 from wrnn_jax.analysis.plots.curves import PANELS, Panel, training_curves
 from wrnn_jax.analysis.plots.examples import DIGITS, adding_example, image_example
+from wrnn_jax.analysis.plots.gradients import gradient_figure
 from wrnn_jax.analysis.plots.heatmap import grid_heatmap
+from wrnn_jax.analysis.plots.horizon import accuracy_by_step
+from wrnn_jax.analysis.plots.memories import variables_animation, variables_wave
 from wrnn_jax.analysis.plots.parameters import Point, parameters_figure
 from wrnn_jax.analysis.plots.ring import ring_animation
+from wrnn_jax.analysis.plots.series import series_example
 from wrnn_jax.analysis.plots.spectra import spectrum_figure, speeds_figure
+from wrnn_jax.analysis.plots.variables import matrix_beside_phi, spectra_overlay
 from wrnn_jax.analysis.plots.waves import guide_line, hidden_waves, waves_through_training
 
 __all__ = [
@@ -33,17 +45,24 @@ __all__ = [
     "PANELS",
     "Panel",
     "Point",
+    "accuracy_by_step",
     "adding_example",
     "bump_figure",
     "copy_example",
+    "gradient_figure",
     "grid_heatmap",
     "guide_line",
     "hidden_waves",
     "image_example",
+    "matrix_beside_phi",
     "parameters_figure",
     "ring_animation",
+    "series_example",
+    "spectra_overlay",
     "spectrum_figure",
     "speeds_figure",
     "training_curves",
+    "variables_animation",
+    "variables_wave",
     "waves_through_training",
 ]

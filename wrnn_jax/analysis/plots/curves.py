@@ -70,6 +70,10 @@ PANELS: Mapping[str, tuple[Panel, ...]] = {
     "smnist": _IMAGES,
     "psmnist": _IMAGES,
     "nscifar10": _IMAGES,
+    "hds": (
+        Panel("test_mse", "mean squared error\n(log scale)", log=True, thin="train_loss", chance="remembering nothing"),
+        Panel("test_acc", "signs right (%)", scale=100, chance="remembering nothing"),
+    ),
 }
 """What a task's training curves show, by the task's name."""
 

@@ -5,19 +5,15 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
 
+from wrnn_jax.analysis.plots.animation import DPI, write_gif
 from wrnn_jax.analysis.plots.style import is_signed, state_colors, top_of
-from wrnn_jax.validation import require, require_integer, require_positive
+from wrnn_jax.validation import require
 
-MOST_FRAMES = 200
-DPI = 80
 SIDES = {1: 4.0, 2: 3.0, 3: 2.2}  # inches of a ring's axes, by how many stand side by side; else 1.3
 REACH = 1.6  # radii from the centre to the edge of the axes
 POINTS = 72  # in an inch
-SHADES = 32  # colours in the file: few enough to be small, enough for a smooth scale
 
 
 def ring_animation(
@@ -38,32 +34,15 @@ def ring_animation(
     Raises:
       ValueError: for states of another shape, a path that does not end in .gif, or numbers out of range.
     """
-    hidden, path = np.asarray(hidden, float), Path(path)
+    hidden = np.asarray(hidden, float)
     if hidden.ndim == 2:
         hidden = hidden[:, None]
     require(hidden.ndim == 3 and hidden.size > 0, "hidden.shape", hidden.shape, "(T, C, N) or (T, N), none of them 0")
-    require(path.suffix == ".gif", "path", str(path), "a file name that ends in .gif")
-    require_positive("fps", fps)
-    require_integer("every", every, at_least=1)
-    first, *others = _frames(hidden, frame_steps(len(hidden), every), title)
-    first.save(path, save_all=True, append_images=others, duration=round(1000 / fps), loop=0, optimize=False)
-
-
-def frame_steps(steps: int, every: int) -> np.ndarray:
-    """The steps that are drawn, 0 the first: every so many of T, and of more than 200 such, 200 evenly."""
-    drawn = np.arange(0, steps, every)
-    count = min(len(drawn), MOST_FRAMES)
-    return drawn[np.linspace(0, len(drawn) - 1, count).round().astype(int)]
-
-
-def _frames(hidden: np.ndarray, steps: np.ndarray, title: str) -> list[Image.Image]:
-    """The pictures of the given steps: all that stands still is drawn once, the rings and the clock each time."""
     channels = hidden.shape[1]
     columns = math.ceil(math.sqrt(channels))
     rows = math.ceil(channels / columns)
     side = SIDES.get(columns, 1.3)
     figure = Figure((side * columns, side * rows + 0.7), dpi=DPI, layout="constrained", facecolor="k")
-    canvas = FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for unused in axes[channels:]:
         unused.remove()
@@ -73,19 +52,12 @@ def _frames(hidden: np.ndarray, steps: np.ndarray, title: str) -> list[Image.Ima
         for channel, axis in enumerate(axes[:channels]):
             axis.text(0, 0, f"channel {channel + 1}", color="0.7", ha="center", va="center", fontsize=9)
     figure.suptitle(title, color="w", fontsize=12)
-    clock = figure.supxlabel("step", color="w", fontsize=11, family="monospace", animated=True)
-    canvas.draw()
-    still = canvas.copy_from_bbox(figure.bbox)
-    frames = []
-    for step in steps:
-        canvas.restore_region(still)
+
+    def draw(step: int) -> None:
         for ring in rings:
             ring.draw(step)
-        clock.set_text(f"step {step:{len(str(len(hidden)))}} / {len(hidden) - 1}")
-        figure.draw_artist(clock)
-        picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-        frames.append(picture.quantize(SHADES, dither=Image.Dither.NONE))
-    return frames
+
+    write_gif(figure, draw, len(hidden), path, fps=fps, every=every, ink="w")
 
 
 class _Ring:

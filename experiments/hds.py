@@ -1,0 +1,62 @@
+"""History-dependent dynamical systems: python -m experiments.hds --task T1"""
+
+import dataclasses
+from functools import partial
+from typing import TYPE_CHECKING
+
+from tyro.conf import OmitArgPrefixes
+
+from experiments import presets
+from experiments.experiment import Example, Experiment, RunConfig
+from experiments.program import run_from_command_line
+from experiments.reading import measure, pictures
+from wrnn_jax.models import MODELS, HDSModelConfig
+from wrnn_jax.tasks import HDSConfig, hds_task
+from wrnn_jax.tasks.hds import step_scale
+from wrnn_jax.training.config import TrainConfig
+from wrnn_jax.validation import require
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclasses.dataclass(frozen=True)
+class HDSTrainConfig(TrainConfig):
+    """How to train."""
+
+    batch: int = 64
+    """Sequences in a batch."""
+    max_steps: int = 20_000
+    """Optimiser steps, if nothing ends the run earlier."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Train a recurrent network to go on with a series: x(t) = f(x(t−1), …, x(t−s)), of which it is shown s vectors."""
+
+    task: OmitArgPrefixes[HDSConfig]
+    model: OmitArgPrefixes[HDSModelConfig]
+    train: OmitArgPrefixes[HDSTrainConfig]
+    run: OmitArgPrefixes[RunConfig]
+
+    def __post_init__(self):
+        if MODELS[self.model.model].family == "twm":
+            allowed = f"s = {self.task.s}, the columns of {self.model.model}"
+            require(self.model.n_hid == self.task.s, "n_hid", self.model.n_hid, allowed)
+
+
+def draw(config: Config, example: Example) -> "Figure":
+    """A series, and how the network goes on with it."""
+    from wrnn_jax.analysis import plots
+
+    s, scale = config.task.s, step_scale(config.task)
+    said = example.outputs[s:] / scale[:, None]
+    title = f"{config.task.task}, {config.model.model}"
+    return plots.series_example(example.inputs[:s], example.targets, said, title=title)
+
+
+EXPERIMENT = Experiment("hds", Config, hds_task, lambda task: task.task, draw, presets.HDS, measure, pictures)
+main = partial(run_from_command_line, EXPERIMENT)
+
+if __name__ == "__main__":
+    main()

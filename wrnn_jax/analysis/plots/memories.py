@@ -1,0 +1,146 @@
+"""The variables of working memory over time: waves through the substrate's columns, as an image and in motion."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
+
+from wrnn_jax.analysis.plots.animation import DPI, write_gif
+from wrnn_jax.analysis.plots.style import TICKS, WIDTH, draw_image, top_of
+from wrnn_jax.validation import require
+
+ACROSS = 2  # panels side by side
+GAP = 0.5  # columns between the newest one and the input above it
+NOT_KEPT = "0.8"
+
+
+def variables_wave(
+    variables: np.ndarray, *, inputs: np.ndarray | None = None, title: str = "Variables of working memory over time"
+) -> Figure:
+    """Each element's wave: the substrate's columns over time, the newest on top, so that a wave runs down to the right.
+
+    Grey is what was not kept, since nothing reads it. The line is where the input ends.
+
+    Args:
+      variables: ``(T, s, d)``, from :func:`wrnn_jax.analysis.variables.variables_over_time`.
+      inputs: u ``(T, d)``; if given, a strip above each wave shows what comes in, in colours of its own scale.
+      title: of the figure.
+
+    Raises:
+      ValueError: for arrays of other shapes, or without any finite number.
+
+    Source: Karuvally et al. 2024, the figure of the hidden state in the basis of the variable memories.
+    """
+    variables = _substrates(variables)
+    steps, columns, size = variables.shape
+    if inputs is not None:
+        inputs = np.asarray(inputs, float)
+        require(inputs.shape == (steps, size), "inputs.shape", inputs.shape, f"(T, d) = ({steps}, {size})")
+    across = min(ACROSS, size)
+    rows = math.ceil(size / across)
+    figure = Figure((WIDTH, rows * float(np.clip(0.16 * (columns + 2), 1.2, 3.0)) + 1.2), layout="constrained")
+    axes = figure.subplots(rows, across, sharex=True, sharey=True, squeeze=False).ravel()
+    for unused in axes[size:]:
+        unused.remove()
+    top = top_of(variables)
+    for element, axis in enumerate(axes[:size]):
+        image = _draw_wave(axis, variables[:, :, element], top)
+        if inputs is not None:
+            _draw_input(axis, inputs, element, columns)
+        axis.set_title(f"element {element + 1}", fontsize=8, loc="left", pad=2)
+        axis.tick_params(labelsize=7, labelbottom=element + across >= size)
+    numbers = np.unique(np.linspace(1, columns, min(columns, 3)).round().astype(int))
+    above = {} if inputs is None else {columns + GAP: "input"}
+    axes[0].set_yticks([*numbers - 1, *above], [*numbers, *above.values()])
+    bar = figure.colorbar(image, ax=axes[:size], shrink=min(1, 2.6 / figure.get_figheight()), aspect=18, pad=0.015)
+    bar.set_label("coordinate of the variable", fontsize=9)
+    figure.suptitle(title, fontsize=12)
+    figure.supxlabel("time step", fontsize=10)
+    figure.supylabel("column (1: oldest)", fontsize=10)
+    return figure
+
+
+def variables_animation(
+    variables: np.ndarray,
+    path: Path | str,
+    *,
+    fps: float = 4,
+    every: int = 1,
+    title: str = "Variables of working memory",
+) -> None:
+    """The substrate in motion: columns from the oldest to the newest, which is on the right, elements downward.
+
+    What is written at the right travels to the left, one column a step, and leaves. Grey was not kept.
+
+    Args:
+      variables: ``(T, s, d)``, from :func:`wrnn_jax.analysis.variables.variables_over_time`.
+      path: the file to write, ``.gif``; it repeats for ever.
+      fps: frames a second.
+      every: steps from one frame to the next. Where that makes more than 200 frames, 200 of them are drawn, evenly.
+      title: above the substrate.
+
+    Raises:
+      ValueError: for variables of another shape or without any finite number, a path that does not end in .gif, or
+        numbers out of range.
+    """
+    variables = _substrates(variables)
+    steps, columns, size = variables.shape
+    side = float(np.clip(4.5 / max(columns, size), 0.15, 0.6))  # inches of a cell
+    figure = Figure((max(side * columns + 1.9, 4.0), side * size + 1.4), dpi=DPI, layout="constrained")
+    axis = figure.subplots()
+    top = top_of(variables)
+    frames = np.ma.masked_invalid(variables.transpose(0, 2, 1))
+    edges = [np.arange(count + 1) + 0.5 for count in (columns, size)]
+    style = {"cmap": _colors(), "vmin": -top, "vmax": top, "edgecolors": "w", "linewidth": 1.0}
+    mesh = axis.pcolormesh(*edges, frames[0], animated=True, **style)
+    axis.set(xlabel="column (1: oldest)", ylabel="element", aspect="equal")
+    axis.invert_yaxis()
+    axis.spines[:].set_visible(False)
+    axis.tick_params(length=0)
+    for ticks in (axis.xaxis, axis.yaxis):
+        ticks.set_major_locator(MaxNLocator(10, min_n_ticks=1, **TICKS))
+    figure.colorbar(mesh, ax=axis, shrink=0.8, label="coordinate")
+    figure.suptitle(title, fontsize=12)
+
+    def draw(step: int) -> None:
+        mesh.set_array(frames[step])
+        figure.draw_artist(mesh)
+
+    write_gif(figure, draw, steps, path, fps=fps, every=every, ink="k")
+
+
+def _substrates(variables: np.ndarray) -> np.ndarray:
+    variables = np.asarray(variables, float)
+    require(variables.ndim == 3 and variables.size > 0, "variables.shape", variables.shape, "(T, s, d), none of them 0")
+    require(bool(np.isfinite(variables).any()), "variables", "no finite number", "finite where a component was kept")
+    return variables
+
+
+def _colors() -> Colormap:
+    """Blue to red, and grey for what was not kept."""
+    return colormaps["RdBu_r"].with_extremes(bad=NOT_KEPT)
+
+
+def _draw_wave(axis: Axes, wave: np.ndarray, top: float) -> AxesImage:
+    """``(T, s)``, column 1 at the bottom."""
+    image = draw_image(axis, wave, origin="lower", cmap=_colors(), vmin=-top, vmax=top, interpolation="nearest")
+    axis.xaxis.set_major_locator(MaxNLocator(9, **TICKS))
+    return image
+
+
+def _draw_input(axis: Axes, inputs: np.ndarray, element: int, columns: int) -> None:
+    """A strip above the wave's newest column, and the line after the last input that is not 0."""
+    steps, top = len(inputs), top_of(inputs)
+    bottom = columns + GAP - 0.5
+    style = {"cmap": "RdBu_r", "vmin": -top, "vmax": top, "interpolation": "nearest", "aspect": "auto"}
+    axis.imshow(inputs[None, :, element], extent=(-0.5, steps - 0.5, bottom, bottom + 1), **style)
+    axis.set_ylim(-0.5, bottom + 1)
+    fed = np.flatnonzero(inputs.any(1))
+    if fed.size:
+        axis.axvline(fed[-1] + 0.5, color="k", lw=1, gid="end of input")

@@ -1,0 +1,204 @@
+"""History-dependent dynamical systems: to go on with a series that one was shown the beginning of (Karuvally et al.
+2024, section 4)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wrnn_jax.tasks.base import Curriculum, Progress, Source, Task, held_out
+from wrnn_jax.theory import TASKS, binding_operator, compose_copy_operator, fibonacci_operator
+from wrnn_jax.typing import Array, Key
+from wrnn_jax.validation import InvalidValue, require, require_integer
+
+FIBONACCI = "fibonacci"
+COMPOSE_COPY = "compose-copy"
+HORIZON = 200
+"""Steps without input over which the paper tests."""
+TEST_SIZE = 512
+SOLVED_MSE = 1e-4
+LARGEST = 1e36
+"""Typical values up to which float32 leaves room for a network's own."""
+
+
+@dataclass(frozen=True)
+class HDSConfig:
+    """The task's own flags."""
+
+    task: str = "T1"
+    """The system: T1 | T2 | T3 | T4 | an integer triple id1,id2,id3 (binary vectors) | fibonacci | compose-copy (real
+    vectors)."""
+    d: int = 8
+    """Elements of a vector."""
+    s: int = 8
+    """Vectors that are shown, and that the next one depends on."""
+    horizon: int | None = None
+    """Steps to go on for, over which is tested (if not given: 200, or as far as a growing series stays finite)."""
+    curriculum: tuple[int, ...] = (10, 20, 40, 60, 100)
+    """Steps to go on for in training, from level to level."""
+    mastery: float = 0.98
+    """The share of right signs in a training batch that ends a level."""
+
+    def __post_init__(self):
+        require_integer("d", self.d, at_least=1)
+        require_integer("s", self.s, at_least=1)
+        object.__setattr__(self, "curriculum", tuple(self.curriculum))  # In a stored config it is a list.
+        require(len(self.curriculum) > 0, "curriculum", "", "one or more numbers of steps")
+        for steps in self.curriculum:
+            require_integer("curriculum", steps, at_least=1)
+        rising = list(self.curriculum) == sorted(set(self.curriculum))
+        require(rising, "curriculum", " ".join(map(str, self.curriculum)), "numbers of steps that rise")
+        require(0 <= self.mastery < 1, "mastery", self.mastery, "from 0 to less than 1")
+        longest = longest_horizon(operator_of(self))
+        if self.horizon is None:
+            object.__setattr__(self, "horizon", min(HORIZON, longest))
+        require_integer("horizon", self.horizon, at_least=1)
+        allowed = f"at most {longest}: beyond that the values of this series leave the range of float32"
+        require(self.horizon <= longest, "horizon", self.horizon, allowed)
+        require(self.curriculum[-1] <= longest, "curriculum", self.curriculum[-1], allowed)
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether the vectors are of ±1, else of real numbers from N(0, 1)."""
+        return self.task not in (FIBONACCI, COMPOSE_COPY)
+
+
+def operator_of(config: HDSConfig) -> np.ndarray:
+    """f of the config's system, ``(d, s·d)``.
+
+    Raises:
+      InvalidValue: for a name that is none, or a triple that encodes no f, with the reason.
+    """
+    if config.task == FIBONACCI:
+        return fibonacci_operator(config.d, config.s)
+    if config.task == COMPOSE_COPY:
+        allowed = f"as many as the elements, d = {config.d}, for compose-copy"
+        require(config.s == config.d, "s", config.s, allowed)
+        return compose_copy_operator(config.d)
+    try:
+        triple = TASKS.get(config.task) or tuple(int(number) for number in config.task.split(","))
+    except ValueError:
+        allowed = f"one of {', '.join([*TASKS, FIBONACCI, COMPOSE_COPY])}, or three integers id1,id2,id3"
+        raise InvalidValue("task", config.task, allowed) from None
+    try:
+        return binding_operator(triple, config.d, config.s)
+    except InvalidValue as refused:
+        raise InvalidValue("task", config.task, f"a triple with {refused.field} {refused.allowed}") from None
+
+
+def responses(operator: np.ndarray, horizon: int) -> np.ndarray:
+    """What each of the next vectors owes to the s first ones: x(s + t) = R_t (x(0), …, x(s − 1)).
+
+    operator ``(d, s·d)`` -> R ``(horizon, d, s·d)``, float64.
+    """
+    size, width = operator.shape
+    substrate, made = np.eye(width), []
+    for _ in range(horizon):
+        made.append(operator @ substrate)
+        substrate = np.concatenate([substrate[size:], made[-1]])
+    return np.stack(made)
+
+
+def spread(made: np.ndarray) -> np.ndarray:
+    """The root mean square over the elements of each next vector, where those of the first s are of mean 0 and
+    variance 1: R ``(H, d, s·d)`` -> ``(H,)``."""
+    return np.sqrt(np.square(made).sum(axis=-1).mean(axis=-1))
+
+
+def step_scale(config: HDSConfig) -> np.ndarray:
+    """What :func:`hds_task` divides the vectors by, ``(horizon,)``: 1 for binary ones, else how a series grows."""
+    return spread(responses(operator_of(config), config.horizon))
+
+
+def longest_horizon(operator: np.ndarray, most: int = 10_000) -> int:
+    """The steps over which the series stays within float32, ``most`` at most."""
+    size, width = operator.shape
+    substrate = np.eye(width)
+    for step in range(most):
+        newest = operator @ substrate
+        if np.sqrt(np.square(newest).sum(axis=-1).max()) > LARGEST:
+            return step
+        substrate = np.concatenate([substrate[size:], newest])
+    return most
+
+
+def hds_task(config: HDSConfig) -> Task:
+    """A history-dependent dynamical system as data, loss and metrics::
+
+        x(t) = f( x(t−1), …, x(t−s) ),   t ≥ s;   x(0) … x(s−1) random
+
+    Inputs ``(B, s + H, d)``: the s first vectors, then nothing (zeros); outputs are read in the H steps of nothing,
+    where x(s), x(s + 1), … are due. Binary systems have vectors of ±1, the others of N(0, 1).
+
+    In training H is the longest of the curriculum, and a level's own steps alone count. Metrics over the horizon:
+
+    - ``test_mse``: the squared error, of a growing series at each step relative to the mean square of x(t);
+    - ``test_acc``: the share of signs that are right. Who remembers nothing has half of them.
+
+    Solved: every sign of binary vectors right on 512 sequences; for real ones a ``test_mse`` of at most 1e-4.
+
+    Source: Karuvally et al. 2024, section 4 and appendix; the curriculum as in the authors' experiments.
+    """
+    operator, (s, d) = operator_of(config), (config.s, config.d)
+    made = responses(operator, max(config.horizon, config.curriculum[-1]))
+    scale = spread(made)
+    relative = jnp.asarray(made / scale[:, None, None], jnp.float32)
+    scale = jnp.asarray(scale, jnp.float32)
+    levels = jnp.asarray(config.curriculum)
+    draw = jax.random.rademacher if config.is_binary else jax.random.normal
+
+    def generate(key: Key, size: int, horizon: int) -> tuple[Array, Array]:
+        """Inputs ``(B, s + H, d)`` and what is due ``(B, H, d)``, each step relative to its own scale."""
+        first = draw(key, (size, s, d), jnp.float32)
+        due = jnp.einsum("hik,bk->bhi", relative[:horizon], first.reshape(size, s * d), precision="highest")
+        return jnp.concatenate([first, jnp.zeros((size, horizon, d))], axis=1), due
+
+    def answers(outputs: Array) -> Array:
+        """What was said in the steps of nothing, on the scale of what is due: ``(B, s + H, d)`` -> ``(B, H, d)``."""
+        said = outputs[:, s:]
+        return said / scale[None, : said.shape[1], None]
+
+    def batch(source: Source, key: Key, progress: Progress, size: int) -> tuple[Array, tuple[Array, Array]]:
+        inputs, due = generate(jax.random.fold_in(key, progress.step), size, config.curriculum[-1])
+        counts = jnp.arange(config.curriculum[-1]) < levels[progress.level]
+        return inputs, (due, jnp.broadcast_to(counts, due.shape[:2]).astype(due.dtype))
+
+    def mean_over_level(values: Array, counts: Array) -> Array:
+        """Of values ``(B, H, d)`` at the steps that count, ``(B, H)`` of 0 and 1."""
+        return (values.mean(axis=-1) * counts).sum() / counts.sum()
+
+    def loss(outputs: Array, targets: tuple[Array, Array]) -> Array:
+        due, counts = targets
+        return mean_over_level(jnp.square(answers(outputs) - due), counts)
+
+    def share_right(outputs: Array, targets: tuple[Array, Array]) -> Array:
+        due, counts = targets
+        return mean_over_level(right(answers(outputs), due), counts)
+
+    def metrics(outputs: Array, due: Array) -> dict[str, Array]:
+        said = answers(outputs)
+        squares, rights = jnp.square(said - due), right(said, due)
+        return {"test_mse": squares.mean(axis=(1, 2)), "test_acc": rights.mean(axis=(1, 2))}
+
+    def solved(metrics: Mapping[str, float]) -> bool:
+        return metrics["test_acc"] == 1.0 if config.is_binary else metrics["test_mse"] <= SOLVED_MSE
+
+    return Task(
+        input_size=d,
+        output_size=d,
+        outputs="all",
+        batch=batch,
+        loss=loss,
+        splits={"test": held_out(lambda key, size: generate(key, size, config.horizon), TEST_SIZE, metrics)},
+        monitor="test_mse",
+        chance={"test_mse": 1.0, "test_acc": 0.5},
+        solved=solved,
+        curriculum=Curriculum(len(config.curriculum), share_right, config.mastery),
+    )
+
+
+def right(said: Array, due: Array) -> Array:
+    """1.0 where the sign is right, else 0.0."""
+    return (jnp.sign(said) == jnp.sign(due)).astype(jnp.float32)

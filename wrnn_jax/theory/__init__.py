@@ -1,0 +1,28 @@
+"""What is known of traveling-wave working memory without training: operators, their transition Φ, exact RNNs."""
+
+from wrnn_jax.theory.operators import TASKS, binding_operator, compose_copy_operator, fibonacci_operator
+from wrnn_jax.theory.substrate import (
+    Basis,
+    basis,
+    phi,
+    random_basis,
+    rnn,
+    spectral_radius,
+    warn_if_unstable,
+    writing_input,
+)
+
+__all__ = [
+    "TASKS",
+    "Basis",
+    "basis",
+    "binding_operator",
+    "compose_copy_operator",
+    "fibonacci_operator",
+    "phi",
+    "random_basis",
+    "rnn",
+    "spectral_radius",
+    "warn_if_unstable",
+    "writing_input",
+]
