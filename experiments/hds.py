@@ -24,10 +24,14 @@ if TYPE_CHECKING:
 class HDSTrainConfig(TrainConfig):
     """How to train."""
 
+    lr: float = 3e-3
+    """Adam's learning rate."""
     batch: int = 64
     """Sequences in a batch."""
-    max_steps: int = 20_000
+    max_steps: int = 8_000
     """Optimiser steps, if nothing ends the run earlier."""
+    schedule: str = "cosine"
+    """Of the learning rate: constant | step | exponential | cosine | one-cycle | plateau."""
 
 
 @dataclasses.dataclass(frozen=True)

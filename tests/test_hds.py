@@ -7,15 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
-from experiments import hds
+from experiments import figures, hds, reading
+from experiments.experiment import RunConfig, assemble
 from helpers import at_step, refusal, run
 from wrnn_jax.models import HDSModelConfig, build
 from wrnn_jax.tasks import HDSConfig, hds_task
 from wrnn_jax.tasks.hds import longest_horizon, operator_of, responses, spread, step_scale
-from wrnn_jax.theory import TASKS, fibonacci_operator
+from wrnn_jax.theory import TASKS, basis, fibonacci_operator, phi, rnn
 from wrnn_jax.training.loop import make_trainer
 from wrnn_jax.training.optimizer import make_hparams
+from wrnn_jax.training.state import TrainState
 
 KEY = jax.random.key(3)
 SMALL = {"d": 3, "s": 3, "task": "273,0,5"}  # Bits 0, 4 and 8: compose copy, with signs.
@@ -160,24 +163,89 @@ def test_bad_config_is_refused_by_name(given, message):
 FLAGS = ("--task", "273,0,5", "--d", 3, "--s", 3, "--horizon", 6, "--curriculum", 2, 5, "--batch", 8)
 
 
-@pytest.mark.parametrize("model", ["srnn", "lstm", "wrnn", "twm-lbc", "twm-sbc"])
-@pytest.mark.usefixtures("standard_promotion")
-def test_every_model_trains_and_is_read(model, tmp_path):
+def train(model, folder):
     size = 3 if model.startswith("twm") else 12
-    flags = (*FLAGS, "--model", model, "--n-hid", size, "--max-steps", 4, "--log-interval", 2, "--logdir", tmp_path)
+    flags = (*FLAGS, "--model", model, "--n-hid", size, "--max-steps", 4, "--log-interval", 2, "--logdir", folder)
     assert run(hds.main, *flags) == 0
-    summary = json.loads((tmp_path / "summary.json").read_text())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    with jax.numpy_dtype_promotion("standard"):
+        return train("srnn", tmp_path_factory.mktemp("hds") / "srnn")
+
+
+SLOW = [pytest.param(model, marks=pytest.mark.slow) for model in ("lstm", "wrnn", "twm-sbc")]
+
+
+@pytest.mark.parametrize("model", ["srnn", "twm-lbc", *SLOW])
+@pytest.mark.usefixtures("standard_promotion")
+def test_every_model_trains_and_is_read(model, trained, tmp_path):
+    folder = trained if model == "srnn" else train(model, tmp_path)
+    summary = json.loads((folder / "summary.json").read_text())
     assert (summary["experiment"], summary["task"], summary["steps"]) == ("hds", "273,0,5", 4)
-    rows = [json.loads(row) for row in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(row) for row in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [2, 4]
     assert all(row["level"] in (0, 1) for row in rows)
     is_read = model in ("srnn", "lstm", "twm-lbc")
     assert ("angle_error" in summary) == is_read
     assert summary.get("eigenvalues_theory") == (6 if is_read else None)
-    drawn = {path.stem for path in (tmp_path / "figures").iterdir()}
+    drawn = {path.stem for path in (folder / "figures").iterdir()}
     assert {"task", "training", "waves"} <= drawn
     assert ("eigenvalues" in drawn) == is_read
     assert ("variables" in drawn) == (model not in ("lstm", "wrnn"))
+
+
+@pytest.mark.parametrize("figure", ["eigenvalues", "memories", "variables", "horizon"])
+@pytest.mark.usefixtures("standard_promotion")
+def test_a_run_is_drawn_by_the_theory(trained, figure, tmp_path):
+    out = tmp_path / "figure.png"
+    assert run(figures.main, trained, "--figure", figure, "--out", out) == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.usefixtures("standard_promotion")
+def test_variables_move(trained, tmp_path):
+    assert run(figures.main, trained, "--figure", "variables", "--out", tmp_path / "waves.gif") == 0
+    with Image.open(tmp_path / "waves.gif") as animation:
+        assert animation.n_frames == 3 + 6
+
+
+@pytest.mark.usefixtures("standard_promotion")
+def test_what_is_read_of_an_exact_rnn_is_its_theory():
+    """The RNN built of (Φ, Ψ), in place of a trained one: no angle error, Φ in the basis of its variables, in which the
+    hidden state is the substrate, and every sign right at each step of the horizon."""
+    config = hds.Config(
+        HDSConfig("T1", horizon=12, curriculum=(3,)), HDSModelConfig(act="identity"), hds.HDSTrainConfig(), RunConfig()
+    )
+    parts = assemble(hds.EXPERIMENT, config)
+    orthonormal = basis(np.linalg.qr(np.random.default_rng(0).normal(size=(64, 64)))[0])
+    params = rnn(operator_of(config.task), orthonormal)
+    state = TrainState(**dict.fromkeys(TrainState._fields))._replace(params=params, fixed={})
+    measured = reading.measure(parts, state)
+    assert (measured["eigenvalues_kept"], measured["eigenvalues_theory"]) == (64, 64)
+    assert measured["angle_error"] < 1e-5
+    read = reading.read(parts, params)
+    np.testing.assert_allclose(read.matrix, phi(operator_of(config.task)), atol=1e-4)
+    waves, inputs = reading.variables(parts, state, index=7)
+    assert waves.shape == (8 + 12, 8, 8)
+    np.testing.assert_allclose(waves[7], inputs[:8], atol=1e-3)  # T1 is shown a history, and has it.
+    np.testing.assert_allclose(waves[15], inputs[:8], atol=1e-3)
+    np.testing.assert_allclose(waves[9, :-1], waves[8, 1:], atol=1e-3)
+    np.testing.assert_array_equal(reading.accuracy_along(parts, params), np.ones(12))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("standard_promotion")
+def test_untrained_gradients_stay_on_waves_and_vanish_elsewhere():
+    norms = reading.untrained_gradients(seeds=[0])
+    assert np.all(norms["TWM"][:8] >= 1)
+    assert np.all(norms["TWM"][:8] < 1.5)
+    assert np.all(norms["wRNN"][:40] > 0.3)
+    for name in ("tanh RNN", "LSTM"):
+        assert norms[name][40] < 1e-4
+        assert np.all(np.diff(np.log(norms[name])) < 0), "geometric decay"
 
 
 def test_a_memory_of_other_columns_than_the_task_is_refused(capsys):
@@ -185,3 +253,17 @@ def test_a_memory_of_other_columns_than_the_task_is_refused(capsys):
     assert said == "error: --n-hid 4: must be s = 3, the columns of twm-lbc"
     said = refusal(capsys, hds.main, "--task", "256,0,0")
     assert said.startswith("error: --task 256,0,0: must be a triple with id1 a number with exactly 8 bits set")
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("--figure gradients", "0 run directories for gradients"),
+        ("--figure memories --index -1", "--index -1: must be a whole number, 0 or more"),
+        ("--figure variables --index 512", "--index 512: must be 0 to 511, the test set"),
+        ("--figure eigenvalues --out waves.gif", "a file name that ends in .png, .pdf, .svg"),
+    ],
+)
+@pytest.mark.usefixtures("standard_promotion")
+def test_figures_refuse_what_they_cannot_draw(trained, flags, expected, capsys):
+    assert expected in refusal(capsys, figures.main, trained, *flags.split())

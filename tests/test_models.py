@@ -112,7 +112,7 @@ def test_a_traveling_wave_memory_says_its_newest_column(name):
     assert params["readout"] == {}
     np.testing.assert_array_equal(jax.jit(model.apply)(params, xs), xs)
     np.testing.assert_array_equal(jax.jit(model.hidden)(params, xs)[:, -1], np.swapaxes(xs, 1, 2))
-    with pytest.raises(ValueError, match=r"model = 'twm-.bc': must be another model: .* of 3 elements, not of 2"):
+    with pytest.raises(ValueError, match=r"model = 'twm-.bc': must be another model: .* 3 elements, not of 2"):
         build(ModelConfig(name, n_hid=4), 3, 2, "all")
 
 

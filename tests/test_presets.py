@@ -27,13 +27,10 @@ ROWS = [
 SWEEPS = [(experiment.name, flags) for experiment in EXPERIMENTS.values() for flags in experiment.presets[SWEEP].rows]
 
 
-@pytest.fixture
-def parsed(monkeypatch):
+@pytest.fixture(scope="module")
+def parsed():
     """``parsed(experiment, arguments)``: the config, or the grid, that a command line comes to."""
     seen = []
-    for what_acts in ("run", "run_grid"):
-        monkeypatch.setattr(f"experiments.program.{what_acts}", lambda experiment, asked: seen.append(asked) or 0)
-    monkeypatch.setattr(cli, "prepare_jax", lambda: None)
 
     def parse(name, arguments):
         with pytest.raises(SystemExit) as exit:
@@ -41,7 +38,11 @@ def parsed(monkeypatch):
         assert not exit.value.code
         return seen.pop()
 
-    return parse
+    with pytest.MonkeyPatch.context() as patched:
+        for what_acts in ("run", "run_grid"):
+            patched.setattr(f"experiments.program.{what_acts}", lambda experiment, asked: seen.append(asked) or 0)
+        patched.setattr(cli, "prepare_jax", lambda: None)
+        yield parse
 
 
 def lines_of(name, config):
@@ -58,7 +59,7 @@ def lines_of(name, config):
     ]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def configs(parsed):
     return [(name, parsed(name, ["--preset", preset, *shlex.split(flags)])) for name, preset, flags in ROWS]
 
@@ -131,9 +132,11 @@ def test_ablation_takes_away_what_its_name_says(parsed, row, model, init, encode
 def test_a_sweep_is_the_papers_grid_around_the_papers_settings(parsed, name, flags):
     grid = parsed(name, ["--preset", SWEEP, *shlex.split(flags)])
     is_irnn_on_copy = (name, grid.base.model.model) == ("copy", "irnn")
-    assert len(grid.members) == {"copy": 72 if is_irnn_on_copy else 9, "adding": 15}.get(name, 60)
-    assert len(groups(grid.members)) == (8 if is_irnn_on_copy else 1), "programs: init x act x n_hid"
-    assert len({(member.config.model, member.config.train) for member in grid.members}) == len(grid.members)
+    assert len(grid.members) == {"copy": 72 if is_irnn_on_copy else 9, "adding": 15, "hds": 24}.get(name, 60)
+    programs = 8 if is_irnn_on_copy or name == "hds" else 1  # init x act x n_hid, or task x n_hid
+    assert len(groups(grid.members)) == programs
+    configs = {(member.config.task, member.config.model, member.config.train) for member in grid.members}
+    assert len(configs) == len(grid.members)
     paper = parsed(name, ["--preset", "paper", *shlex.split(flags)])
     assert (grid.base.task, grid.base.model, grid.base.train) == (paper.task, paper.model, paper.train)
     for member in grid.members:

@@ -186,6 +186,9 @@ class HDSModelConfig(ModelConfig):
     irnn-shift-sparse."""
     n_hid: int | None = None
     """Neurons of one channel (if not given: 64); of twm… the columns of its substrate, s (if not given: 8)."""
+    init: str | None = None
+    """Start of the recurrent kernel: shift | identity | random | orthogonal (not for wrnn…; if not given: orthogonal
+    for srnn, where nothing decays, else the model's own)."""
     use_bias: bool = False
     """Biases in cell and readout; without them nothing is a fixed point. (twm… has none.)"""
     WAVE_CHANNELS: ClassVar[int] = 8
@@ -195,6 +198,8 @@ class HDSModelConfig(ModelConfig):
     def __post_init__(self):
         if self.n_hid is None:
             object.__setattr__(self, "n_hid", 8 if self.model.startswith("twm") else 64)
+        if self.model == "srnn" and self.init is None:
+            object.__setattr__(self, "init", "orthogonal")
         super().__post_init__()
 
 
@@ -202,9 +207,7 @@ def build(config: ModelConfig, input_size: int, output_size: int, outputs: Liter
     """The model that a config names, for D inputs and O outputs, read at every step or the last."""
     named = MODELS[config.model]
     if named.family == "twm":
-        allowed = (
-            f"another model: it says vectors of {input_size} elements, as its inputs, where {output_size} are wanted"
-        )
+        allowed = f"another model: it says what it is given, vectors of {input_size} elements, not of {output_size}"
         require(input_size == output_size, "model", config.model, allowed)
         readout = readouts.direct(output_size)
     else:
