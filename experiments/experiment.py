@@ -164,7 +164,9 @@ def run(experiment: Experiment, config: Any, command: str | None = None) -> int:
     parts = assemble(experiment, config)
     trainer = parts.trainer()
     goes_on = config.run.resume or config.run.eval_only
-    directory = RunDirectory(logdir, experiment.name, parts.config, goes_on, unchanging(parts))
+    # A network that is only evaluated may be tested over another horizon than it was.
+    free = unchanging(parts) | ({"horizon"} if config.run.eval_only else set())
+    directory = RunDirectory(logdir, experiment.name, parts.config, goes_on, free)
     if config.run.eval_only:
         return _evaluate_only(parts, trainer, directory)
     parameters = count_parameters(jax.eval_shape(parts.model.init, jax.random.key(0)))

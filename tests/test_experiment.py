@@ -66,7 +66,7 @@ def rows(logdir):
         ("--act sigmoid", "--act", "sigmoid", "relu, tanh, identity"),
         ("--init eye", "--init", "eye", "shift, identity, random"),
         ("--bias-init ones", "--bias-init", "ones", "zeros, random"),
-        ("--model lstm", "--model", "lstm", "wrnn, wrnn-mlp"),
+        ("--model gru", "--model", "gru", "wrnn, wrnn-mlp"),
         ("--backend quick", "--backend", "quick", "auto, scan, fused, native, parallel"),
         ("--backend parallel", "--backend", "parallel", "auto, scan, fused, native"),
         ("--backend native", "--backend", "native", "compiled first: python3 -m wrnn_jax.kernels.native.build"),
@@ -138,14 +138,14 @@ def test_run_directory_tells_everything(done):
     config = json.loads((done / "config.json").read_text())
     assert config["config"]["model"] == {
         "model": "wrnn", "n_hid": 5, "n_ch": 2, "ksize": 3, "act": "relu", "init": "shift", "encoder_init": "sparse",
-        "bias_init": "zeros", "freeze_encoder": False, "freeze_recurrence": False, "backend": "fused",
+        "use_bias": True, "bias_init": "zeros", "freeze_encoder": False, "freeze_recurrence": False, "backend": "fused",
     }  # fmt: skip
     assert config["versions"]["jax"] == jax.__version__
     assert "cpu" in config["device"]
     summary = json.loads((done / "summary.json").read_text())
     asked = (
-        "task model T variant n_hid n_ch ksize act init encoder_init bias_init params steps max_steps status test_loss "
-        "authors_loss recall solved_step memoryless_loss lr grad_clip schedule batch seed device seconds "
+        "experiment model T variant n_hid n_ch ksize act init encoder_init use_bias bias_init params steps max_steps status test_loss "
+        "authors_loss recall solved_step memoryless_loss lr grad_clip weight_decay schedule batch seed device seconds "
         "steps_per_second"
     )
     assert set(asked.split()) <= summary.keys()

@@ -243,7 +243,7 @@ def test_flags_beside_a_preset_replace_its_axes_or_take_them_out():
     assert list(grid("--preset by-model --model irnn").axes) == ["T", "seed"]
 
 
-ALLOWED = "must be one of T, variant, model, n-hid, n-ch, ksize, act, init, encoder-init, bias-init, freeze-encoder,"
+ALLOWED = "must be one of T, variant, model, n-hid, n-ch, ksize, act, init, encoder-init, use-bias, bias-init,"
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ ALLOWED = "must be one of T, variant, model, n-hid, n-ch, ksize, act, init, enco
         ("--grid.grad-clip 0 -inf", "--grid.grad-clip -inf: must be a finite number, 0 or more"),
         ("--grid.seed 0 -1", "--grid.seed -1: must be a whole number, 0 or more"),
         ("--grid.T 0 -1", "--grid.T -1: must be a whole number, 0 or more"),
-        ("--grid.model wrnn lstm", "--grid.model lstm: must be one of wrnn, wrnn-mlp"),
+        ("--grid.model wrnn gru", "--grid.model gru: must be one of wrnn, wrnn-mlp"),
         ("--grid.lr 1 2 --lr 3", "--grid.lr 1.0 2.0: must be left out, or --lr is"),
         ("--grid.lr 1 2 --lr=3", "--grid.lr 1.0 2.0: must be left out, or --lr is"),
         ("--grid.n-hid 5 --n_hid 3", "--grid.n-hid 5: must be left out, or --n-hid is"),

@@ -206,6 +206,20 @@ def test_a_run_is_drawn_by_the_theory(trained, figure, tmp_path):
 
 
 @pytest.mark.usefixtures("standard_promotion")
+def test_a_trained_network_is_tested_over_any_horizon(trained, capsys):
+    flags = (*FLAGS, "--n-hid", 12, "--max-steps", 4, "--log-interval", 2, "--logdir", trained)
+    capsys.readouterr()
+    measured = {}
+    for horizon in (1, 6, 50):
+        assert run(hds.main, *flags, "--horizon", horizon, "--eval-only") == 0
+        measured[horizon] = json.loads(capsys.readouterr().out)
+    summary = json.loads((trained / "summary.json").read_text())
+    assert measured[6]["test_mse"] == pytest.approx(summary["test_mse"], rel=1e-6)
+    assert len({metrics["test_mse"] for metrics in measured.values()}) == 3
+    assert "--horizon" in refusal(capsys, hds.main, *flags, "--horizon", 50, "--resume")
+
+
+@pytest.mark.usefixtures("standard_promotion")
 def test_variables_move(trained, tmp_path):
     assert run(figures.main, trained, "--figure", "variables", "--out", tmp_path / "waves.gif") == 0
     with Image.open(tmp_path / "waves.gif") as animation:

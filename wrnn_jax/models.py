@@ -89,6 +89,16 @@ MODELS: Mapping[str, _Named] = {
 """Every model that has a name: it is what ``--model`` takes."""
 
 
+_OPTIONS = {
+    "act": "activation to choose",
+    "init": "start to choose",
+    "encoder_init": "encoder's start to choose",
+    "n_ch": "channels to choose",
+    "ksize": "taps",
+}
+"""Fields of a config that not every model has, in words."""
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """Which model. What is not given is filled in with the named model's own default."""
@@ -137,7 +147,7 @@ class ModelConfig:
         for field, default in own.items():
             if getattr(self, field) is None:
                 object.__setattr__(self, field, default)
-            allowed = f"left out: {self.model} has none to choose"
+            allowed = f"left out: {self.model} has no {_OPTIONS[field]}"
             require(default is not None or getattr(self, field) is None, field, getattr(self, field), allowed)
 
         require_integer("n_hid", self.n_hid, at_least=1)
