@@ -183,9 +183,9 @@ HDS_HIDDEN, HDS_L2 = (tuple(dict.fromkeys(values)) for values in zip(*BINDING_SI
 def paper_hds(config: Any) -> Any:
     """A cell of the second paper's Table 1.
 
-    All that is trained is what the experiment has by default. The curriculum, batch, clip and Adam are the paper's; ours
-    are an orthogonal start of the recurrence, where nothing decays, and a cosine schedule from a higher learning rate,
-    whose end brings the eigenvalues to rest.
+    All that is trained is what the experiment has by default. The curriculum, batch, clip and Adam are the paper's;
+    ours are an orthogonal start of the recurrence, where nothing decays, and a cosine schedule from a higher learning
+    rate, whose end brings the eigenvalues to rest.
 
     Raises:
       InvalidValue: for a task or model that the paper's table does not have.

@@ -144,9 +144,9 @@ def test_run_directory_tells_everything(done):
     assert "cpu" in config["device"]
     summary = json.loads((done / "summary.json").read_text())
     asked = (
-        "experiment model T variant n_hid n_ch ksize act init encoder_init use_bias bias_init params steps max_steps status test_loss "
-        "authors_loss recall solved_step memoryless_loss lr grad_clip weight_decay schedule batch seed device seconds "
-        "steps_per_second"
+        "experiment model T variant n_hid n_ch ksize act init encoder_init use_bias bias_init params steps max_steps "
+        "status test_loss authors_loss recall solved_step memoryless_loss lr grad_clip weight_decay schedule batch "
+        "seed device seconds steps_per_second"
     )
     assert set(asked.split()) <= summary.keys()
     assert (summary["experiment"], summary["model"], summary["T"], summary["steps"]) == ("copy", "wrnn", 0, 30)

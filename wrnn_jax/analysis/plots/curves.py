@@ -13,13 +13,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from wrnn_jax.analysis.plots.style import COLORS, GREY, TICKS, WIDTH, draw_baseline, open_axes
+from wrnn_jax.analysis.plots.style import COLORS, GREY, LEGEND, TICKS, WIDTH, draw_baseline, open_axes
 from wrnn_jax.validation import require, require_positive
 
 Row = Mapping[str, Any]
 """What was measured at one step: a line of ``metrics.jsonl``."""
 THICK, THIN = 2.2, 0.8
-LEGEND = 95  # characters that fit side by side below a figure
 SETS = {"train": "training", "val": "validation", "test": "test"}
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from wrnn_jax.analysis.plots.style import COLORS, GREY, TICKS, WIDTH, draw_baseline, open_axes
+from wrnn_jax.analysis.plots.style import COLORS, GREY, LEGEND, TICKS, WIDTH, draw_baseline, open_axes
 from wrnn_jax.validation import require
 
 
@@ -49,6 +49,7 @@ def accuracy_by_step(
     axis.set_xlim(left=0)
     axis.xaxis.set_major_locator(MaxNLocator(9, **TICKS))
     open_axes(axis)
-    figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    columns = max(1, LEGEND // (8 + max(map(len, curves))))
+    figure.legend(loc="outside lower center", ncols=columns, frameon=False)
     figure.suptitle(title, fontsize=12)
     return figure

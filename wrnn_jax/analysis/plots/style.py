@@ -9,6 +9,7 @@ from matplotlib.image import AxesImage
 from matplotlib.patheffects import withStroke
 
 WIDTH = 9.0  # inches: 1350 pixels at 150 dpi
+LEGEND = 95  # characters that fit side by side below a figure
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 BLUE, VERMILION, GREEN, GREY = *COLORS[:3], "0.35"  # Okabe and Ito's colours: colour-blind readers tell them apart
 OUTLINE = withStroke(linewidth=2, foreground="k")

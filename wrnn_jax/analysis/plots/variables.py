@@ -46,7 +46,7 @@ def spectra_overlay(comparisons: Mapping[str, SpectralComparison], *, title: str
     Source: Karuvally et al. 2024, the figure of the spectra.
     """
     require(len(comparisons) > 0, "comparisons", comparisons, "at least one comparison")
-    columns = min(len(comparisons), 3)
+    columns = min(len(comparisons), 2 if len(comparisons) == 4 else 3)
     rows = math.ceil(len(comparisons) / columns)
     side = max(WIDTH / columns, 3.4) if columns > 1 else 5.0
     figure = Figure((side * columns, side * rows + 0.9), layout="constrained")
