@@ -200,5 +200,5 @@ def hds_task(config: HDSConfig) -> Task:
 
 
 def right(said: Array, due: Array) -> Array:
-    """1.0 where the sign is right, else 0.0."""
-    return (jnp.sign(said) == jnp.sign(due)).astype(jnp.float32)
+    """1.0 where the sign is right, else 0.0; 0 counts as negative, so that a silent network guesses."""
+    return ((said > 0) == (due > 0)).astype(jnp.float32)

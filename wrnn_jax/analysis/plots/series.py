@@ -29,7 +29,7 @@ def series_example(first: np.ndarray, due: np.ndarray, said: np.ndarray, *, titl
     require(first.ndim == 2, "first.shape", first.shape, "(s, d)")
     require(due.ndim == 2 and due.shape[1] == first.shape[1], "due.shape", due.shape, f"(H, {first.shape[1]})")
     require(said.shape == due.shape, "said.shape", said.shape, str(due.shape))
-    wrong = np.sign(said) != np.sign(due)
+    wrong = (said > 0) != (due > 0)
     top = max(top_of(first), top_of(due))
     colors = {"cmap": "RdBu_r", "vmin": -top, "vmax": top}
     figure = Figure((WIDTH, 3.6), layout="constrained")
