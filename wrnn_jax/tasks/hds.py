@@ -19,6 +19,8 @@ HORIZON = 200
 """Steps without input over which the paper tests."""
 TEST_SIZE = 512
 SOLVED_MSE = 1e-4
+LONGEST = 10_000
+"""Steps of a horizon at most."""
 LARGEST = 1e36
 """Typical values up to which float32 leaves room for a network's own."""
 
@@ -55,7 +57,8 @@ class HDSConfig:
         if self.horizon is None:
             object.__setattr__(self, "horizon", min(HORIZON, longest))
         require_integer("horizon", self.horizon, at_least=1)
-        allowed = f"at most {longest}: beyond that the values of this series leave the range of float32"
+        growing = ": beyond that the values of this series leave the range of float32" if longest < LONGEST else ""
+        allowed = f"at most {longest}{growing}"
         require(self.horizon <= longest, "horizon", self.horizon, allowed)
         require(self.curriculum[-1] <= longest, "curriculum", self.curriculum[-1], allowed)
 
@@ -112,16 +115,18 @@ def step_scale(config: HDSConfig) -> np.ndarray:
     return spread(responses(operator_of(config), config.horizon))
 
 
-def longest_horizon(operator: np.ndarray, most: int = 10_000) -> int:
-    """The steps over which the series stays within float32, ``most`` at most."""
+def longest_horizon(operator: np.ndarray) -> int:
+    """The steps over which the series stays within float32, 10,000 at most."""
+    if np.abs(operator).sum(axis=-1).max() <= 1:
+        return LONGEST  # No element is ever larger than the largest before it.
     size, width = operator.shape
     substrate = np.eye(width)
-    for step in range(most):
+    for step in range(LONGEST):
         newest = operator @ substrate
         if np.sqrt(np.square(newest).sum(axis=-1).max()) > LARGEST:
             return step
         substrate = np.concatenate([substrate[size:], newest])
-    return most
+    return LONGEST
 
 
 def hds_task(config: HDSConfig) -> Task:
