@@ -30,8 +30,14 @@ from wrnn_jax.validation import InvalidValue, require
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-UNTRAINED = {"twm-lbc": "TWM", "srnn": "tanh RNN", "lstm": "LSTM", "wrnn": "wRNN"}
-"""The networks whose gradients are compared, by name."""
+UNTRAINED = {
+    "TWM": HDSModelConfig("twm-lbc"),
+    "tanh RNN": HDSModelConfig("srnn", init="random"),
+    "LSTM": HDSModelConfig("lstm"),
+    "wRNN": HDSModelConfig("wrnn"),
+    "tanh RNN, orthogonal start": HDSModelConfig("srnn", init="orthogonal"),
+}
+"""The networks whose gradients are compared."""
 LAGS = 60
 STEPS_SHOWN = 60
 """Of a series, in pictures of the variables."""
@@ -160,14 +166,14 @@ def accuracy_along(parts: Parts, params: Params) -> np.ndarray:
 
 
 def untrained_gradients(seeds: Sequence[int] = range(3)) -> dict[str, np.ndarray]:
-    """Model -> the norm of the gradient of the whole last state to the input of each lag, relative to lag 0, at the
+    """Name -> the norm of the gradient of the whole last state to the input of each lag, relative to lag 0, at the
     start: the geometric mean over seeds."""
     config = HDSConfig()
     keys = [jax.random.key(seed) for seed in seeds]
     xs = jax.random.rademacher(jax.random.key(0), (8, LAGS + 1, config.d), np.float32)
     norms = {}
-    for model, name in UNTRAINED.items():
-        cell = cell_of(HDSModelConfig(model=model), config.d)
+    for name, model in UNTRAINED.items():
+        cell = cell_of(model, config.d)
         network = models.recurrent(cell, models.readouts.direct(cell.output_size), config.d, backend="scan")
 
         def last_state(params: Params, xs: Array, network=network) -> Array:

@@ -29,7 +29,7 @@ class Progress(NamedTuple):
 
     step: Array
     """Optimiser steps done, int32."""
-    level: Array
+    level: Array | int = 0
     """Of the task's curriculum, int32; 0 where it has none."""
 
 
