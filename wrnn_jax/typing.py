@@ -8,6 +8,8 @@ C   channels: circular rings of neurons
 N   neurons of one channel (the paper's n; it calls C·N "N")
 K   taps: the width of the recurrent kernel (the paper's f)
 O   outputs of the readout
+s   columns of a substrate, the vectors that a working memory holds
+d   neurons of a column, the elements of such a vector
 ==  ==========================================================
 """
 
