@@ -203,9 +203,10 @@ def horizon(runs: list[Run], config: Config) -> "Figure":
     """How long networks go on rightly."""
     from wrnn_jax.analysis import plots
 
-    curves = {
-        run.path.name: reading.accuracy_along(parts, state.params) for run in runs for parts, state in [_trained(run)]
-    }
+    curves = {}
+    for run in runs:
+        parts, state = _trained(run)
+        curves[run.path.name] = reading.accuracy_along(parts, state.params)
     return plots.accuracy_by_step(curves, horizons=runs[0].config.task.curriculum)
 
 

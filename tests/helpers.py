@@ -3,7 +3,9 @@
 import io
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from PIL import Image
 
 from wrnn_jax.tasks.base import Progress
 
@@ -37,3 +39,11 @@ def by_gid(axis, gid):
 def at_step(step, level=0):
     """Where a run stands."""
     return Progress(jnp.int32(step), jnp.int32(level))
+
+
+def frames_of(path):
+    """The frames of an animation, ``(height, width, 3)`` each."""
+    with Image.open(path) as picture:
+        for index in range(picture.n_frames):
+            picture.seek(index)
+            yield np.asarray(picture.convert("RGB"), float)

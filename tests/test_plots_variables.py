@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers import by_gid, draw
+from helpers import by_gid, draw, frames_of
 from wrnn_jax.analysis.plots import (
     accuracy_by_step,
     gradient_figure,
@@ -185,13 +185,6 @@ def test_the_input_stands_above_its_wave_at_its_own_step():
         (line,) = by_gid(axis, "end of input")
         assert set(line.get_xdata()) == {4.5}
     assert figure.axes[0].get_yticklabels()[-1].get_text() == "input"
-
-
-def frames_of(path):
-    with Image.open(path) as picture:
-        for index in range(picture.n_frames):
-            picture.seek(index)
-            yield np.asarray(picture.convert("RGB"), float)
 
 
 def test_the_animations_bright_column_travels_to_the_left(tmp_path):

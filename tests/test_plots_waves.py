@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from helpers import by_gid, draw
+from helpers import by_gid, draw, frames_of
 from wrnn_jax.analysis.plots import (
     bump_figure,
     guide_line,
@@ -239,13 +239,6 @@ def test_a_waves_distance_from_its_source_is_the_time_since():
 def test_bump_refuses_other_signals(signals, field):
     with pytest.raises(ValueError, match=field):
         bump_figure(signals)
-
-
-def frames_of(path):
-    with Image.open(path) as picture:
-        for index in range(picture.n_frames):
-            picture.seek(index)
-            yield np.asarray(picture.convert("RGB"), float)
 
 
 def test_animation_shows_each_neuron_at_its_angle(tmp_path):

@@ -121,7 +121,7 @@ class ModelConfig:
     encoder_init: str | None = None
     """Start of the encoder V: sparse (the paper's V-init) | dense (if not given: the model's own)."""
     use_bias: bool = True
-    """Biases in cell and readout; without them nothing is a fixed point. (twm… has none.)"""
+    """Biases in cell and readout; without them the state 0 is a fixed point. (twm… has none.)"""
     bias_init: str = "zeros"
     """Start of the biases: zeros | random (as the authors' program leaves them)."""
     freeze_encoder: bool = False
@@ -189,7 +189,7 @@ class ImageModelConfig(ModelConfig):
 
 @dataclass(frozen=True)
 class HDSModelConfig(ModelConfig):
-    """Which model, as the theory reads it: without biases, so that nothing is a fixed point."""
+    """Which model, as the theory reads it: without biases, so that the state 0 is a fixed point."""
 
     model: str = "srnn"
     """The model: srnn | lstm | twm-lbc | twm-sbc | wrnn | wrnn-mlp | wrnn-local | irnn | irnn-shift |
@@ -200,7 +200,7 @@ class HDSModelConfig(ModelConfig):
     """Start of the recurrent kernel: shift | identity | random | orthogonal (not for wrnn…; if not given: orthogonal
     for srnn, where nothing decays, else the model's own)."""
     use_bias: bool = False
-    """Biases in cell and readout; without them nothing is a fixed point. (twm… has none.)"""
+    """Biases in cell and readout; without them the state 0 is a fixed point. (twm… has none.)"""
     WAVE_CHANNELS: ClassVar[int] = 8
     # The sparse encoder hands on the sum of the features alone, which of binary vectors says nothing about each.
     WAVE_ENCODER: ClassVar[str] = "dense"

@@ -1,7 +1,8 @@
 """History-dependent dynamical systems: to go on with a series that one was shown the beginning of (Karuvally et al.
 2024, section 4)."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import jax
@@ -96,12 +97,17 @@ def responses(operator: np.ndarray, horizon: int) -> np.ndarray:
 
     operator ``(d, s·d)`` -> R ``(horizon, d, s·d)``, float64.
     """
+    return np.stack(list(itertools.islice(_responses(operator), horizon)))
+
+
+def _responses(operator: np.ndarray) -> Iterator[np.ndarray]:
+    """R_0, R_1, … without end."""
     size, width = operator.shape
-    substrate, made = np.eye(width), []
-    for _ in range(horizon):
-        made.append(operator @ substrate)
-        substrate = np.concatenate([substrate[size:], made[-1]])
-    return np.stack(made)
+    substrate = np.eye(width)
+    while True:
+        newest = operator @ substrate
+        yield newest
+        substrate = np.concatenate([substrate[size:], newest])
 
 
 def spread(made: np.ndarray) -> np.ndarray:
@@ -119,13 +125,9 @@ def longest_horizon(operator: np.ndarray) -> int:
     """The steps over which the series stays within float32, 10,000 at most."""
     if np.abs(operator).sum(axis=-1).max() <= 1:
         return LONGEST  # No element is ever larger than the largest before it.
-    size, width = operator.shape
-    substrate = np.eye(width)
-    for step in range(LONGEST):
-        newest = operator @ substrate
-        if np.sqrt(np.square(newest).sum(axis=-1).max()) > LARGEST:
+    for step, response in enumerate(itertools.islice(_responses(operator), LONGEST)):
+        if np.sqrt(np.square(response).sum(axis=-1).max()) > LARGEST:
             return step
-        substrate = np.concatenate([substrate[size:], newest])
     return LONGEST
 
 
