@@ -33,13 +33,21 @@ class _LinenCell(nn.RNNCellBase):
 
     def _parameters(self, input_size: int) -> Params:
         """Declare the tree that ``cell.init`` gives, each of its names a parameter of this module."""
-        # One key for the whole tree, so that it is one draw of cell.init. Where no key is given nothing
-        # is drawn: Flax then only asks for the shapes, or refuses.
-        key = self.make_rng("params") if self.has_rng("params") else jax.random.key(0)
-        tree = jax.eval_shape(lambda: init(self, key, input_size))
-        if not isinstance(tree, dict):
-            return self.param("tree", lambda _: init(self, key, input_size))
-        return {name: self.param(name, lambda _, name=name: init(self, key, input_size)[name]) for name in tree}
+        tree = jax.eval_shape(lambda: init(self, jax.random.key(0), input_size))
+        is_named = isinstance(tree, dict)
+        parts = tree if is_named else {"tree": tree}
+        drawn = None
+        # One draw of ``cell.init`` for all names, with one key. Where no key is given nothing is drawn: Flax then only
+        # asks for the shapes, or refuses.
+        if self.has_rng("params") and not all(self.has_variable("params", name) for name in parts):
+            drawn = init(self, self.make_rng("params"), input_size)
+            drawn = drawn if is_named else {"tree": drawn}
+
+        def start(_: Key, name: str) -> Params:
+            return drawn[name] if drawn else jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), parts[name])
+
+        declared = {name: self.param(name, start, name) for name in parts}
+        return declared if is_named else declared["tree"]
 
 
 class AdaptedCell(_LinenCell):

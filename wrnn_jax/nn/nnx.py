@@ -10,7 +10,7 @@ from flax import nnx
 from wrnn_jax.cells import Cell
 from wrnn_jax.nn import init, step, wave_of
 from wrnn_jax.typing import Array, Carry, Params, Shape
-from wrnn_jax.validation import require, require_integer
+from wrnn_jax.validation import require_integer
 
 __all__ = ["AdaptedCell", "WaveRNNCell"]
 
@@ -22,11 +22,11 @@ class _NNXCell(nnx.RNNCellBase):
     def __post_init__(self, rngs: nnx.Rngs):
         require_integer("in_features", self.in_features, at_least=1)
         tree = init(self, rngs.params(), self.in_features)
-        parts = tree if isinstance(tree, dict) else {"tree": tree}
+        is_free = isinstance(tree, dict) and set(tree).isdisjoint(dir(self))
+        parts = tree if is_free else {"tree": tree}
         self._structure = jax.tree.structure(tree)
         self._names = tuple(parts)
         for name, part in parts.items():
-            require(name not in dir(self), "parameter", name, "a name that the module has no attribute of")
             setattr(self, name, nnx.data(jax.tree.map(nnx.Param, part)))
 
     @property
@@ -57,8 +57,8 @@ class AdaptedCell(_NNXCell):
         (carry, y) = cell.step(params, carry, x)
 
     Every name of the tree of ``cell.init`` is an attribute with an ``nnx.Param`` for each leaf (a tree
-    that is no dict stands under the name ``"tree"``; ``nnx.update`` wants the entries of a list or tuple
-    as a dict numbered from 0). The carry may be any pytree.
+    that is no dict, or has a name such as ``"cell"`` that is taken here, stands under the name ``"tree"``;
+    ``nnx.update`` wants the entries of a list or tuple as a dict numbered from 0). The carry may be any pytree.
 
     Example::
 
@@ -74,7 +74,7 @@ class AdaptedCell(_NNXCell):
       rngs: its stream ``params`` starts the parameters.
 
     Raises:
-      ValueError: for ``in_features`` below 1, or a parameter named like an attribute of the module.
+      ValueError: for ``in_features`` below 1.
     """
 
     cell: Cell
