@@ -64,7 +64,8 @@ def comparison(parts: Parts, params: Params) -> SpectralComparison | None:
 
 
 def measure(parts: Parts, state: TrainState) -> dict[str, Any]:
-    """What a summary says of the spectrum: the mean angle error in radians, and how many eigenvalues there are."""
+    """What a summary says of the spectrum: the mean angle error in radians, how many eigenvalues there are, and the
+    spectral radius: above 1 a linear network grows without bound."""
     compared = comparison(parts, state.params)
     if compared is None:
         return {}
@@ -72,6 +73,7 @@ def measure(parts: Parts, state: TrainState) -> dict[str, Any]:
         "angle_error": compared.angle_error,
         "eigenvalues_kept": len(compared.trained),
         "eigenvalues_theory": len(compared.theory),
+        "spectral_radius": compared.radius,
     }
 
 

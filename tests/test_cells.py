@@ -213,13 +213,15 @@ def assert_uniform(sample, bound):
     [(partial(wave, 30, 31, 5), 150), (partial(wave, 8, 40, 5, local=True), 40), (partial(elman, 50, channels=2), 100)],
 )
 def test_random_starts_have_the_frameworks_range(make, fan_in):
-    """U(−1/√fan_in, 1/√fan_in) for kernels and biases; the dense encoder is normal with deviation 0.001."""
+    """U(−1/√fan_in, 1/√fan_in) for kernels and biases, and for an encoder that asks for it; the dense encoder is normal
+    with deviation 0.001."""
     params = init(make(kernel_init="random", encoder_init="dense", bias_init="random"), 20)
     assert_uniform(params["recurrence"]["kernel"], fan_in**-0.5)
     assert_uniform(params["recurrence"]["bias"], fan_in**-0.5)
     assert_uniform(params["encoder"]["bias"], 20**-0.5)
     np.testing.assert_allclose(np.mean(params["encoder"]["kernel"]), 0, atol=1e-4)
     np.testing.assert_allclose(np.std(params["encoder"]["kernel"]), 1e-3, rtol=0.05)
+    assert_uniform(init(make(kernel_init="random", encoder_init="uniform"), 20)["encoder"]["kernel"], 20**-0.5)
 
 
 @pytest.mark.parametrize("make", [partial(wave, 3, 5), partial(wave, 3, 5, local=True), partial(elman, 5)])
@@ -340,7 +342,7 @@ ONE_OF_STARTS = "one of shift, identity, random"
 ONE_OF_DENSE_STARTS = f"{ONE_OF_STARTS}, orthogonal"
 BAD_OPTIONS = [
     ("activation", "sigmoid", ONE_OF_ACTIVATIONS),
-    ("encoder_init", "", "one of sparse, dense"),
+    ("encoder_init", "", "one of sparse, dense, uniform"),
     ("bias_init", None, "one of zeros, random"),
     ("channels", 0, "a whole number, 1 or more"),
     ("channels", True, "a whole number, 1 or more"),

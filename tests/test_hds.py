@@ -97,8 +97,10 @@ def test_metrics_of_answers_that_are_known():
         np.testing.assert_allclose(metrics(answer)["test_mse"], error)
     assert task.solved({"test_acc": 1.0, "test_mse": 0.9})
     assert not task.solved({"test_acc": 0.9999, "test_mse": 0.0})
+    assert not task.solved({"test_acc": 1.0, "test_mse": 12.4}), "a network whose values explode"
     fibonacci = hds_task(HDSConfig("fibonacci", curriculum=(2,)))
-    assert fibonacci.solved({"test_acc": 0.9, "test_mse": 1e-4})
+    assert fibonacci.solved({"test_acc": 0.995, "test_mse": 1e-4})
+    assert not fibonacci.solved({"test_acc": 0.98, "test_mse": 1e-4})
     assert not fibonacci.solved({"test_acc": 1.0, "test_mse": 2e-4})
 
 

@@ -151,6 +151,22 @@ def test_a_sweep_is_the_papers_grid_around_the_papers_settings(parsed, name, fla
     assert (paper.model, paper.train) in {(member.config.model, member.config.train) for member in grid.members}
 
 
+def test_the_second_papers_authors_have_a_preset_of_their_own(parsed):
+    """Twenty seeds of two curricula, from the framework's start, at a constant rate; the whole table with --yes."""
+    grid = parsed("hds", ["--preset", "authors", "--task", "T2", "--n-hid", "64"])
+    assert grid.axes == {"mastery": (0.9, 0.98), "seed": tuple(range(20))}
+    model, train = grid.base.model, grid.base.train
+    assert (model.init, model.encoder_init, model.use_bias) == ("random", "uniform", False)
+    assert (train.lr, train.schedule, train.max_steps, train.grad_clip) == (1e-3, "constant", 20_000, 1.0)
+    whole = parsed("hds", ["--preset", "authors-sweep", "--yes"])
+    assert len(whole.members) == 4 * 2 * 3 * 2 * 20
+    assert {lines_of("hds", member.config)[0] for member in whole.members} == {
+        (table.title, line.name, line.facts) for table in PAPER_TABLES if table.slug == "hds" for line in table.lines
+    }
+    single = parsed("hds", ["--preset", "authors", "--task", "T1", "--mastery", "0.98", "--seeds", "1", "--lr", "0.5"])
+    assert (single.task.mastery, single.train.lr, single.train.max_steps) == (0.98, 0.5, 20_000), "flags win"
+
+
 def test_best_settings_of_copy_lie_within_its_grid():
     assert math.prod(map(len, COPY_GRID["wrnn"].values())) == 9
     for (model, n_hid), best in COPY_BEST.items():

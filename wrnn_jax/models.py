@@ -119,7 +119,8 @@ class ModelConfig:
     """Start of the recurrent kernel: shift | identity | random | orthogonal (not for wrnn…; if not given: the model's
     own)."""
     encoder_init: str | None = None
-    """Start of the encoder V: sparse (the paper's V-init) | dense (if not given: the model's own)."""
+    """Start of the encoder V: sparse (the paper's V-init) | dense (N(0, 0.001²)) | uniform (±1/√D, as a linear layer of
+    the authors' framework; if not given: the model's own)."""
     use_bias: bool = True
     """Biases in cell and readout; without them the state 0 is a fixed point. (twm… has none.)"""
     bias_init: str = "zeros"

@@ -41,6 +41,11 @@ class SpectralComparison(NamedTuple):
     angle_error: float | None
     """Radians; None where the counts J and K differ, or there is nothing to compare."""
 
+    @property
+    def radius(self) -> float:
+        """The matrix's spectral radius, max |λ|: above 1 its linear dynamics grow."""
+        return float(np.abs(np.concatenate([self.trained, self.left_out])).max())
+
 
 def reduced(phi: np.ndarray) -> np.ndarray:
     """The components of Φ that matter, ascending: all but those that nothing reads, or that read nothing::

@@ -28,7 +28,7 @@ def elman(
     channels: int = 1,
     activation: Literal["relu", "tanh", "identity"] = "tanh",
     kernel_init: Literal["shift", "identity", "random", "orthogonal"] = "random",
-    encoder_init: Literal["sparse", "dense"] = "dense",
+    encoder_init: Literal["sparse", "dense", "uniform"] = "dense",
     use_bias: bool = True,
     bias_init: Literal["zeros", "random"] = "zeros",
     freeze_encoder: bool = False,
@@ -108,7 +108,7 @@ def irnn(
     *,
     activation: Literal["relu", "tanh", "identity"] = "relu",
     kernel_init: Literal["shift", "identity", "random", "orthogonal"] = "identity",
-    encoder_init: Literal["sparse", "dense"] = "dense",
+    encoder_init: Literal["sparse", "dense", "uniform"] = "dense",
     **options,
 ) -> Cell:
     """The iRNN: :func:`elman` with ReLU and U started as the identity (Le et al. 2015).

@@ -16,7 +16,7 @@ from wrnn_jax.validation import require, require_choice, require_integer, requir
 PRECISION = jax.lax.Precision.HIGHEST
 """Of every product: accelerators would else round float32 to fewer bits, and even a pure shift would lose the
 state's low bits at every one of hundreds of steps."""
-ENCODER_INITS = ("sparse", "dense")
+ENCODER_INITS = ("sparse", "dense", "uniform")
 KERNEL_INITS = ("shift", "identity", "random")
 """Of a recurrence by convolution."""
 DENSE_KERNEL_INITS = (*KERNEL_INITS, "orthogonal")
@@ -49,8 +49,8 @@ def init_encoder(key: Key, state_shape: tuple[int, int], input_size: int, encode
 
     ``"sparse"`` (the paper's V-init): zero but for position 0 of every channel, which has weight 1
     from every input: one source a channel, where waves are launched; b_V = 0.
-    ``"dense"``: normal with standard deviation 0.001; b_V = 0, or for ``bias_init="random"``
-    U(−1/√D, 1/√D), as the authors leave it.
+    ``"dense"``: normal with standard deviation 0.001; ``"uniform"``: U(−1/√D, 1/√D), as a linear layer of the
+    authors' framework starts; with either b_V = 0, or for ``bias_init="random"`` U(−1/√D, 1/√D), as they leave it.
     """
     require_integer("input_size", input_size, at_least=1)
     kernel_key, bias_key = jax.random.split(key)
@@ -60,6 +60,8 @@ def init_encoder(key: Key, state_shape: tuple[int, int], input_size: int, encode
         return {"kernel": jnp.zeros(shape).at[:, 0].set(1.0), "bias": bias}
     if bias_init == "random":
         bias = uniform_fan_in(bias_key, state_shape, input_size)
+    if encoder_init == "uniform":
+        return {"kernel": uniform_fan_in(kernel_key, shape, input_size), "bias": bias}
     return {"kernel": 0.001 * jax.random.normal(kernel_key, shape), "bias": bias}
 
 

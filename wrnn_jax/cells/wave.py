@@ -33,7 +33,7 @@ def wave(
     *,
     activation: Literal["relu", "tanh", "identity"] = "relu",
     kernel_init: Literal["shift", "identity", "random"] = "shift",
-    encoder_init: Literal["sparse", "dense"] = "sparse",
+    encoder_init: Literal["sparse", "dense", "uniform"] = "sparse",
     use_bias: bool = True,
     bias_init: Literal["zeros", "random"] = "zeros",
     form: Literal["roll", "conv"] = "roll",
@@ -60,7 +60,7 @@ def wave(
         ``h_{t+1}[i] = h_t[i+1]``: a pulse launched at position 0 wraps to N−1 and travels down the
         index, one neuron a step. ``"identity"``: each neuron keeps its value. ``"random"``:
         U(−1/√(C·K), 1/√(C·K)).
-      encoder_init: the start of V: ``"sparse"`` (the paper's V-init) or ``"dense"``; see
+      encoder_init: the start of V: ``"sparse"`` (the paper's V-init), ``"dense"`` or ``"uniform"``; see
         :func:`wrnn_jax.cells.parts.init_encoder`. The sparse start wants inputs that are not negative,
         as one-hot vectors and pixels are: where the features of every input sum to 0 or less, ReLU
         lets nothing through and nothing is learned.

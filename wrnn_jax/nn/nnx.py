@@ -120,7 +120,7 @@ class WaveRNNCell(_NNXCell):
     _: dataclasses.KW_ONLY
     activation: Literal["relu", "tanh", "identity"] = "relu"
     kernel_init: Literal["shift", "identity", "random"] = "shift"
-    encoder_init: Literal["sparse", "dense"] = "sparse"
+    encoder_init: Literal["sparse", "dense", "uniform"] = "sparse"
     use_bias: bool = True
     bias_init: Literal["zeros", "random"] = "zeros"
     form: Literal["roll", "conv"] = "roll"

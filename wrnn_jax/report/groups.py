@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from statistics import mean
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ STATES = {
 MEASURED = {
     *METRICS, "seed", "status", "solved_step", "best_step", "steps", "epochs_done", "params", "seconds",
     "steps_per_second", "device", "experiment", "level", "eigenvalues_kept", "eigenvalues_theory",
+    "spectral_radius",
 }  # fmt: skip
 """Keys that say what came of a run, not how it was set."""
 MEASURED_WORDS = ("test_", "val_", "train_", "memoryless_")
@@ -30,16 +31,29 @@ OF_NO_ACCOUNT = UNCHANGING - {"max_steps", "epochs", "stop_below", "patience"}
 
 
 class Group(NamedTuple):
-    """Runs that differ in their seed alone, by seed."""
+    """Runs that differ in their seed alone, by seed; and in what a table takes the better of, seed by seed."""
 
     runs: tuple[Run, ...]
     settings: Mapping[str, Any]
     state: str
     """``FINISHED``, ``INTERRUPTED`` or ``DIVERGED``: of all of them."""
 
-    def values(self, key: str) -> list[Any]:
-        """What their summaries say; None where a summary does not, or has a number that is not finite."""
-        return [run.summary.get(key) for run in self.runs]
+    def values(self, key: str, of_seed: Callable[[list[Any]], Any] | None = None) -> list[Any]:
+        """What their summaries say; None where a summary does not, or has a number that is not finite.
+
+        With ``of_seed`` (max or min) a value for each seed: that of its runs which have one."""
+        if of_seed is None:
+            return [run.summary.get(key) for run in self.runs]
+        by_seed = defaultdict(list)
+        for run in self.runs:
+            by_seed[run.summary.get("seed")].append(run.summary.get(key))
+        known = ([value for value in values if value is not None] for values in by_seed.values())
+        return [of_seed(values) if values else None for values in known]
+
+    @property
+    def seeds(self) -> int:
+        """How many seeds there are."""
+        return len({run.summary.get("seed") for run in self.runs})
 
     def length(self, key: str) -> float:
         """The mean of ``steps``, ``epochs_done`` or ``max_steps``."""
@@ -88,17 +102,24 @@ def _misfit(known: Mapping[str, Any], key: str, wanted: Any) -> str | None:
     return f"{key} = {known[key]}, not {' or '.join(map(str, allowed))}"
 
 
-def grouped(runs: Iterable[Run]) -> list[Group]:
-    """The runs in groups of the same settings and state; a seed's second run begins, or joins, a second group."""
+def grouped(runs: Iterable[Run], over: Collection[str] = ()) -> list[Group]:
+    """The runs in groups of the same settings and state; a seed's second run begins, or joins, a second group.
+
+    Args:
+      runs: the runs.
+      over: settings in which the runs of a seed may differ within a group, such as a threshold of which a paper takes
+        the better, seed by seed.
+    """
     groups, occurrences = defaultdict(list), defaultdict(int)
     for run in sorted(runs, key=lambda run: run.name):
-        key = json.dumps(settings(run), sort_keys=True), STATES[run.summary["status"]]
-        once = (*key, run.summary.get("seed"))
+        alike = {name: value for name, value in settings(run).items() if name not in over}
+        key = json.dumps(alike, sort_keys=True), STATES[run.summary["status"]]
+        once = (*key, run.summary.get("seed"), *(run.known.get(name) for name in over))
         groups[(*key, occurrences[once])].append(run)
         occurrences[once] += 1
     return [
-        Group(tuple(sorted(members, key=lambda run: run.summary.get("seed") or 0)), settings(members[0]), state)
-        for (_, state, _), members in groups.items()
+        Group(tuple(sorted(members, key=lambda run: run.summary.get("seed") or 0)), json.loads(alike), state)
+        for (alike, state, _), members in groups.items()
     ]
 
 
@@ -110,7 +131,7 @@ def choose(groups: Sequence[Group], length: str) -> Group | None:
 
     def rank(group: Group) -> tuple:
         name = max(run.name for run in group.runs)
-        return states.index(group.state), group.length(length), len(group.runs), name
+        return states.index(group.state), group.length(length), group.seeds, name
 
     return max(groups, key=rank, default=None)
 

@@ -17,7 +17,10 @@ UNTOLD = {"experiment", "model"}
 ANY_TASK = (
     "test_loss", "authors_loss", "recall", "test_mse", "solved_step", "val_acc", "test_acc"
 )  # fmt: skip
-NULLS = {"solved_step": NOT_SOLVED, "angle_error": NONE, "eigenvalues_kept": NONE, "eigenvalues_theory": NONE}
+NULLS = {
+    "solved_step": NOT_SOLVED, "angle_error": NONE, "eigenvalues_kept": NONE, "eigenvalues_theory": NONE,
+    "spectral_radius": NONE,
+}  # fmt: skip
 """What None says, where it does not say that a number is not finite."""
 
 

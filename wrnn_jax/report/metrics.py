@@ -26,6 +26,8 @@ class Metric(NamedTuple):
     """What the seeds have against what the paper has, as text."""
     may_be_none: bool = False
     """Whether None is a result: it never happened."""
+    of_seed: Callable[[Sequence[Any]], Any] | None = None
+    """Which of a seed's values counts where a table has several, see ``PaperTable.over``."""
     best: Callable[[Sequence[Any]], str] | None = None
     """What the best of the seeds has as text, in a column before all of them's; None: there is none."""
 
@@ -96,6 +98,7 @@ RIGHT_SIGNS = Metric(
     lambda share: f"{100 * share:.0f}",
     "ours, mean − paper (points)",
     _points,
+    of_seed=max,
     best=lambda values: numbers.percent([max(values)]),
 )
 ANGLE = Metric(
@@ -106,4 +109,6 @@ ANGLE = Metric(
     "angle: ours ÷ paper",
     _angle_ratio,
     may_be_none=True,
+    of_seed=min,
 )
+RADIUS = Metric("spectral_radius", "spectral radius", numbers.radius, lambda radius: NONE, may_be_none=True)

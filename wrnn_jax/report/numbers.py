@@ -43,6 +43,15 @@ def radians(values: Sequence[float]) -> str:
     return f"{average:.{decimals}f}{spread}"
 
 
+def radius(values: Sequence[float | None]) -> str:
+    """The least and the greatest, to four decimals: which side of 1 they are on is what counts."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "–"
+    low, high = (f"{of(known):.4f}" for of in (min, max))
+    return low if low == high else f"{low} to {high}"
+
+
 def count(values: Sequence[float]) -> str:
     """A number, or the least and the greatest: ``300 to 1,200``."""
     low, high = min(values), max(values)

@@ -82,7 +82,8 @@ def is_short(table: PaperTable, filled: Filled) -> bool:
 def _fill(table: PaperTable, line: Line, runs: Sequence[Run]) -> Filled:
     if line.wants is None:
         return Filled(line, (), None)
-    groups = grouped(run for run in runs if not misfits(run, line.wants, _measured(table)))
+    fitting = (run for run in runs if not misfits(run, line.wants, _measured(table)))
+    groups = grouped(fitting, table.over)
     return Filled(line, groups, choose(groups, table.length))
 
 
@@ -123,7 +124,7 @@ def _row(table: PaperTable, filled: Filled) -> list[Cell]:
         return [*cells, *[Cell(NONE, "missing")] * 3, Cell(note)]
     return [
         *cells,
-        Cell(str(len(group.runs)), "number"),
+        Cell(str(group.seeds), "number"),
         Cell(_trained(table, group)),
         Cell(_setting(table, group)),
         Cell("; ".join(_notes(table, filled))),
@@ -158,8 +159,11 @@ def _beside(metric: Metric, filled: Filled) -> list[Cell]:
     cells = [paper, *_ours(metric, filled)]
     if metric.compare:
         comparable = is_published and group is not None and _is_known(metric, group)
-        text = metric.compare(group.values(metric.key), published[metric.key]) if comparable else NONE
-        cells.append(Cell(text, "number" if comparable else "missing"))
+        if comparable:
+            ours = group.values(metric.key, metric.of_seed)
+            cells.append(Cell(metric.compare(ours, published[metric.key]), "number"))
+        else:
+            cells.append(Cell(NONE, "missing"))
     return cells
 
 
@@ -172,7 +176,7 @@ def _ours(metric: Metric, filled: Filled) -> list[Cell]:
     end = f" ({group.state})" if metric.compare and group.state != FINISHED else ""
     if not _is_known(metric, group):
         return [Cell(f"unknown{end}", "missing")] * len(forms)
-    return [Cell(form(group.values(metric.key)) + end, "ours") for form in forms]
+    return [Cell(form(group.values(metric.key, metric.of_seed)) + end, "ours") for form in forms]
 
 
 def _is_known(metric: Metric, group: Group) -> bool:
@@ -186,6 +190,10 @@ def _notes(table: PaperTable, filled: Filled) -> list[str]:
     """What one must know to read the line rightly."""
     line, group = filled.line, filled.shown
     notes = []
+    for name in table.over:
+        values = sorted({run.known[name] for run in group.runs if name in run.known})
+        if len(values) > 1:
+            notes.append(f"each seed's better of {name} {' and '.join(f'{value:g}' for value in values)}")
     if is_short(table, filled):
         most = "allowed fewer than" if table.length == "max_steps" else "shorter than"
         notes.append(f"{most} the paper's {line.full:,} {UNITS[table.length]}")

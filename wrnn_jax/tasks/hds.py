@@ -19,7 +19,8 @@ COMPOSE_COPY = "compose-copy"
 HORIZON = 200
 """Steps without input over which the paper tests."""
 TEST_SIZE = 512
-SOLVED_MSE = 1e-4
+SOLVED_MSE, SOLVED_SIGNS = 1e-4, 0.99
+"""Of real vectors: an error of 1 % turns the signs of some 0.3 % of normal numbers, those that are nearly 0."""
 LONGEST = 10_000
 """Steps of a horizon at most."""
 LARGEST = 1e36
@@ -144,7 +145,10 @@ def hds_task(config: HDSConfig) -> Task:
     - ``test_mse``: the squared error, of a growing series at each step relative to the mean square of x(t);
     - ``test_acc``: the share of signs that are right. Who remembers nothing has half of them.
 
-    Solved: every sign of binary vectors right on 512 sequences; for real ones a ``test_mse`` of at most 1e-4.
+    Solved asks for both, on 512 sequences. Of binary vectors: every sign right, and a ``test_mse`` below that of one
+    who remembers nothing. Signs alone would not do: the values of a linear network whose spectral radius is above 1 may
+    grow and grow with their signs right, until the numbers end. Of real ones: a ``test_mse`` of at most 1e-4, and 99 %
+    of the signs right.
 
     Source: Karuvally et al. 2024, section 4 and appendix; the curriculum as in the authors' experiments.
     """
@@ -155,6 +159,7 @@ def hds_task(config: HDSConfig) -> Task:
     scale = jnp.asarray(scale, jnp.float32)
     levels = jnp.asarray(config.curriculum)
     draw = jax.random.rademacher if config.is_binary else jax.random.normal
+    chance = {"test_mse": 1.0, "test_acc": 0.5}
 
     def generate(key: Key, size: int, horizon: int) -> tuple[Array, Array]:
         """Inputs ``(B, s + H, d)`` and what is due ``(B, H, d)``, each step relative to its own scale."""
@@ -190,7 +195,10 @@ def hds_task(config: HDSConfig) -> Task:
         return {"test_mse": squares.mean(axis=(1, 2)), "test_acc": rights.mean(axis=(1, 2))}
 
     def solved(metrics: Mapping[str, float]) -> bool:
-        return metrics["test_acc"] == 1.0 if config.is_binary else metrics["test_mse"] <= SOLVED_MSE
+        error, signs = metrics["test_mse"], metrics["test_acc"]
+        if config.is_binary:
+            return signs == 1.0 and error < chance["test_mse"]
+        return signs >= SOLVED_SIGNS and error <= SOLVED_MSE
 
     return Task(
         input_size=d,
@@ -200,7 +208,7 @@ def hds_task(config: HDSConfig) -> Task:
         loss=loss,
         splits={"test": held_out(lambda key, size: generate(key, size, config.horizon), TEST_SIZE, metrics)},
         monitor="test_mse",
-        chance={"test_mse": 1.0, "test_acc": 0.5},
+        chance=chance,
         solved=solved,
         curriculum=Curriculum(len(config.curriculum), share_right, config.mastery),
     )
