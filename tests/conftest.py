@@ -26,7 +26,8 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
-# Nothing of what the user has there takes part, native kernels least of all.
+# Nothing of what the user has there takes part, and no test compiles the native kernels unasked: see native_kernels.
+os.environ["WRNN_JAX_NATIVE"] = "0"
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="wrnn-jax-home-")
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 # Must come before anything asks for a device; with two of them, sharding over devices can be tested on any machine.
@@ -47,6 +48,31 @@ def random_params():
         return jax.tree.map(lambda leaf: jnp.asarray(scale * rng.normal(size=leaf.shape), leaf.dtype), shapes)
 
     return draw
+
+
+@pytest.fixture(scope="session")
+def native_cache(tmp_path_factory):
+    """A cache folder with the native kernels, compiled once for all of the tests' processes."""
+    from wrnn_jax.kernels.native import build
+
+    if build.find_compiler() is None:
+        pytest.skip("no C++ compiler on this machine")
+    home = tmp_path_factory.getbasetemp()
+    home = home.parent if "PYTEST_XDIST_WORKER" in os.environ else home
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(home / "native"))
+        patch.delenv("WRNN_JAX_NATIVE")
+        assert build.build_once(print)
+    return home / "native"
+
+
+@pytest.fixture(scope="module")
+def native_kernels(native_cache):
+    """For modules that use the native kernels: they are there, also for the processes that are started."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(native_cache))
+        patch.delenv("WRNN_JAX_NATIVE")
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -69,7 +69,7 @@ def rows(logdir):
         ("--model gru", "--model", "gru", "wrnn, wrnn-mlp"),
         ("--backend quick", "--backend", "quick", "auto, scan, fused, native, parallel"),
         ("--backend parallel", "--backend", "parallel", "auto, scan, fused, native"),
-        ("--backend native", "--backend", "native", "compiled first: python3 -m wrnn_jax.kernels.native.build"),
+        ("--backend native", "--backend", "native", "another while WRNN_JAX_NATIVE=0"),
         ("--variant other", "--variant", "other", "paper, authors"),
         ("--preset best", "--preset", "best", "paper, ablation-wrnn"),
         ("--encoder-init eye", "--encoder-init", "eye", "sparse, dense"),

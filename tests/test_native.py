@@ -1,10 +1,6 @@
-"""The compiled unroll equals a plain scan of the equation, in value and in every gradient; and how it is built."""
+"""The compiled unroll equals a plain scan of the equation, in value and in every gradient."""
 
-import os
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,33 +13,13 @@ from jax.sharding import PartitionSpec as P
 
 from wrnn_jax import cells, readouts, unroll
 from wrnn_jax.cells.base import choose_backend
-from wrnn_jax.kernels import native
 from wrnn_jax.kernels.fused import fused_unroll
 from wrnn_jax.kernels.native import native_unroll
-from wrnn_jax.kernels.native.build import find_compiler, library_path
 from wrnn_jax.readouts import with_readout
 from wrnn_jax.validation import InvalidValue
 
-ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.usefixtures("native_kernels")
 SIGMA = {"relu": jax.nn.relu, "tanh": jnp.tanh, "identity": lambda z: z}
-
-
-def run_build(**environment):
-    command = [sys.executable, "-m", "wrnn_jax.kernels.native.build"]
-    env = os.environ | environment
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def built(tmp_path_factory):
-    """What the build printed. Compiled once, into a cache folder of these tests' own."""
-    if find_compiler() is None:
-        pytest.skip("no C++ compiler on this machine")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        done = run_build()
-        assert done.returncode == 0, done.stderr
-        yield done.stdout + done.stderr
 
 
 def definition(recurrence, encoder, readout_params, carry, xs, *, activation, readout, last):
@@ -221,38 +197,6 @@ def test_refuses_what_it_does_not_take(field, change):
     given = dict(zip(names, operands(7, 1, 3, 3, 1, 2, 1, 1), strict=True))
     with pytest.raises(InvalidValue, match=field):
         native_unroll(**given | {"activation": "relu", "readout": None, "last": True} | change)
-
-
-def test_building_says_in_a_line_where_to(built):
-    (line,) = built.splitlines()
-    assert line.startswith(f"{library_path()}: built in ")
-    assert native.is_built()
-    assert [path.name for path in library_path().parent.iterdir()] == [library_path().name]
-
-
-def test_nothing_is_built_unasked(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert not native.is_built()
-    with pytest.raises(InvalidValue, match=r"python3 -m wrnn_jax\.kernels\.native\.build"):
-        native._library.__wrapped__()
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("environment", "said"),
-    [
-        ({"PATH": "", "CXX": ""}, "no C++ compiler"),
-        ({"CXX": "no-such-compiler"}, "no C++ compiler"),
-        ({"CXX": "false"}, "false"),
-    ],
-)
-def test_no_compiler_or_one_that_fails_is_said_in_a_line(tmp_path, environment, said):
-    done = run_build(XDG_CACHE_HOME=str(tmp_path), **environment)
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("native kernels not built: ")
-    assert said in line
-    assert not list(tmp_path.rglob("*.so"))
 
 
 @pytest.mark.parametrize("outputs", ["all", "last"])

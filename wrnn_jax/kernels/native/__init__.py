@@ -1,6 +1,7 @@
 """The unroll of the wave recurrence and of the dense one as compiled C++, for a CPU: see ``unroll.cc``.
 
-It is there once ``python3 -m wrnn_jax.kernels.native.build`` has been run.
+It is there once it has been compiled: by the first experiment that gains by it, or by
+``python3 -m wrnn_jax.kernels.native.build``.
 """
 
 import ctypes
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
+from wrnn_jax.kernels.native import library
 from wrnn_jax.kernels.transforms import split_perturbed, varying_alike
 from wrnn_jax.typing import Array, Params
 from wrnn_jax.validation import require, require_choice
@@ -68,14 +70,14 @@ def native_unroll(
     output = readout_params["output"] if readout else {}
     for name, leaf in {"carry": carry, **output}.items():
         require(leaf.dtype == np.float32, f"{name}.dtype", leaf.dtype.name, "float32")
-    library = _library()
+    kernels = _library()
 
     recurrence, encoder, xs = jax.tree.map(lambda leaf: leaf.astype(np.float32), (recurrence, encoder, xs))
     in_loop = output if output and not last else _no_readout(channels * neurons)
     width = 0 if last else len(output["bias"]) if output else channels * neurons
     segment = _segment(steps)
-    tiles = -(-batch // library.wrnn_lanes())
-    stored = (tiles, -(-steps // segment), library.wrnn_state_size(channels, neurons, taps))
+    tiles = -(-batch // kernels.wrnn_lanes())
+    stored = (tiles, -(-steps // segment), kernels.wrnn_state_size(channels, neurons, taps))
     spec = _Spec(ACTIVATIONS.index(activation), width, segment, stored)
     state = carry.reshape(batch, channels, neurons)
     state, outputs = _unroll(spec, *varying_alike((recurrence, encoder, in_loop, state, xs)))
@@ -96,13 +98,15 @@ def _segment(steps: int) -> int:
 
 
 def is_built() -> bool:
-    """Whether the kernels have been compiled for this processor, from the present source."""
-    return _library_path().is_file()
+    """Whether the kernels have been compiled for this processor from the present source, are the user's own and whole,
+    and are not declined."""
+    return library.loaded() is not None
 
 
 def require_built() -> None:
     """Raise ``InvalidValue`` if they have not."""
-    require(is_built(), "backend", "native", "compiled first: python3 -m wrnn_jax.kernels.native.build")
+    how = f"another while {library.VARIABLE}=0" if library.is_declined() else f"compiled first: {library.COMMAND}"
+    require(is_built(), "backend", "native", how)
 
 
 class _Spec(NamedTuple):
@@ -183,20 +187,11 @@ def _call(target, shapes, spec, *operands):
     return jax.ffi.ffi_call(target, results, vmap_method="sequential")(*operands, **attributes)
 
 
-def _library_path():
-    # Not on top: who runs the module ``build`` imports this package first, and would have the module twice.
-    from wrnn_jax.kernels.native.build import library_path
-
-    return library_path()
-
-
 @functools.cache  # which does not keep errors: what is not there now may be later
-def _library():
+def _library() -> ctypes.CDLL:
     """The compiled kernels, known to XLA."""
     require_built()
-    library = ctypes.CDLL(str(_library_path()))
-    library.wrnn_lanes.restype = library.wrnn_state_size.restype = ctypes.c_int64
-    library.wrnn_state_size.argtypes = [ctypes.c_int64] * 3
-    for name, function in ((FORWARD, library.wrnn_forward), (BACKWARD, library.wrnn_backward)):
+    kernels = library.loaded()
+    for name, function in ((FORWARD, kernels.wrnn_forward), (BACKWARD, kernels.wrnn_backward)):
         jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(function), platform="cpu")
-    return library
+    return kernels

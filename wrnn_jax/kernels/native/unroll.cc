@@ -13,10 +13,12 @@
 // One thread: XLA calls this on every device's share of the batch.
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <cstring>
-#include <memory>
+#include <initializer_list>
 #include <new>
+#include <string>
 #include <type_traits>
 #include <utility>
 
@@ -87,16 +89,30 @@ struct Identity {
   static lanes pull_back(lanes, lanes dh) { return dh; }
 };
 
-// What becomes of the sums of a step: z -> σ(z), and ∂L/∂h -> ∂L/∂z at the same place.
-template <class Activation>
-struct Apply {
-  lanes operator()(lanes z, int64_t) const { return Activation::apply(z); }
-};
+enum Activation : int64_t { kRelu, kTanh, kIdentity, kActivations };
 
-template <class Activation>
-struct PullBack {
-  lanes operator()(lanes dh, int64_t place) const { return Activation::pull_back(h[place], dh); }
-  const lanes* h;
+// What becomes of the sums of a step: z -> σ(z), or, with the states h, ∂L/∂h -> ∂L/∂z at the same place. Chosen where
+// the sums are done, not a parameter of the templates: each of them is compiled once.
+struct Finish {
+  Activation activation;
+  const lanes* h = nullptr;
+
+  // body(the function of (sum, place))
+  template <class Body>
+  void choose(Body body) const {
+    switch (activation) {
+      case kRelu: return with<Relu>(body);
+      case kTanh: return with<Tanh>(body);
+      default: return with<Identity>(body);
+    }
+  }
+
+ private:
+  template <class Sigma, class Body>
+  void with(Body body) const {
+    if (h) body([h = h](lanes dh, int64_t place) { return Sigma::pull_back(h[place], dh); });
+    else body([](lanes z, int64_t) { return Sigma::apply(z); });
+  }
 };
 
 // --- memory ---
@@ -244,7 +260,6 @@ struct Step {
   int64_t channels;     // of ``from``
 
   // to = finish(z, place), for all neurons
-  template <class Finish>
   void operator()(const lanes* from, const lanes* v, const lanes* seed, lanes* to, Finish finish) const {
     if (ring.column_width() > 1) columns<kNeurons>(from, v, seed, to, finish);
     else columns<1>(from, v, seed, to, finish);
@@ -252,7 +267,7 @@ struct Step {
   }
 
  private:
-  template <int M, class Finish>
+  template <int M>
   void columns(const lanes* from, const lanes* v, const lanes* seed, lanes* to, Finish finish) const {
     const Pieces pieces(ring.channels, kChannels);
     const float* p = matrix;
@@ -263,7 +278,7 @@ struct Step {
         });
   }
 
-  template <int O, int M, class Finish>
+  template <int O, int M>
   [[gnu::noinline]] void block(int64_t channel, int64_t i, const lanes* from, const float* p, const lanes* v,
                                const lanes* seed, lanes* to, Finish finish) const {
     lanes sum[O][M] = {};
@@ -284,11 +299,13 @@ struct Step {
           UNROLLED for (int m = 0; m < M; ++m) sum[o][m] += u[o] * window[m];
       }
     }
-    UNROLLED for (int o = 0; o < O; ++o)
-      UNROLLED for (int m = 0; m < M; ++m) {
-        int64_t at = place + o * ring.stride + m;
-        to[at] = finish(sum[o][m], at);
-      }
+    finish.choose([&](auto finished) {
+      UNROLLED for (int o = 0; o < O; ++o)
+        UNROLLED for (int m = 0; m < M; ++m) {
+          int64_t at = place + o * ring.stride + m;
+          to[at] = finished(sum[o][m], at);
+        }
+    });
   }
 };
 
@@ -385,14 +402,15 @@ void add_kernel_gradient(const Ring& ring, int64_t count, const lanes* deltas, c
 
 struct Problem {
   Ring ring;
+  Activation activation;
   int64_t batch, steps, inputs;
-  int64_t width;   // of a step's outputs, 0 for none
-  bool linear;     // the outputs are W h + b_W, else the states
+  int64_t width;     // of a step's outputs, 0 for none
+  int64_t readouts;  // O: the outputs are W h + b_W; 0: they are the states
   int64_t segment;
   const float *kernel, *encoder, *bias, *readout, *readout_bias, *xs;
 
   int64_t segments() const { return (steps + segment - 1) / segment; }
-  int64_t readout_width() const { return linear ? width : 0; }
+  int64_t readout_width() const { return width ? readouts : 0; }
 
   Members members(int64_t tile) const {
     return {tile * kLanes, std::min<int64_t>(kLanes, batch - tile * kLanes)};
@@ -420,7 +438,6 @@ struct Problem {
   }
 };
 
-template <class Activation>
 void unroll(const Problem& problem, const float* carry, float* state, float* outputs, float* stored) {
   const Ring& ring = problem.ring;
   Buffer<float> kernel = pack_kernel(ring, problem.kernel, false), drive = problem.pack_drive();
@@ -440,9 +457,9 @@ void unroll(const Problem& problem, const float* carry, float* state, float* out
         stored += ring.size * kLanes;
       }
       problem.gather_inputs(members, t, x);
-      step(h, x, nullptr, next, Apply<Activation>{});
+      step(h, x, nullptr, next, {problem.activation});
       std::swap(h, next);
-      if (problem.width && problem.linear) {
+      if (problem.readout_width()) {
         project(h, problem.readout_bias, y);
         members.scatter(y, problem.width, problem.width, outputs + t * problem.batch * problem.width);
       } else if (problem.width) {
@@ -453,7 +470,7 @@ void unroll(const Problem& problem, const float* carry, float* state, float* out
   }
 }
 
-// Where the gradients go; null for one that nobody asked for.
+// Where the gradients go; null for one that nobody asked for. Encoder and bias are asked for together.
 struct Gradients {
   float *kernel, *encoder, *bias, *readout, *carry, *xs;
 };
@@ -462,12 +479,11 @@ struct Gradients {
 //
 //   ∂L/∂u += δ_{t+1} ⋆ h_t,  ∂L/∂V += δ_{t+1} x_tᵀ,  ∂L/∂W += ∂L/∂y_{t−1} h_tᵀ,
 //   ∂L/∂h_t = Rᵀ(δ_{t+1}) + Wᵀ ∂L/∂y_{t−1},  δ_t = σ'(h_t) ∂L/∂h_t
-template <class Activation>
 void pull_back(const Problem& problem, const float* stored, const float* state, const float* d_state,
                const float* d_outputs, const Gradients& gradients) {
   const Ring& ring = problem.ring;
   const int64_t D = problem.inputs, F = problem.readout_width(), S = problem.segment;
-  const bool reads_states = problem.width && !problem.linear;
+  const bool reads_states = problem.width && !F;
   Buffer<float> kernel = pack_kernel(ring, problem.kernel, false), drive = problem.pack_drive();
   Buffer<float> adjoint = pack_kernel(ring, problem.kernel, true), readout = problem.pack_readout();
   Step forth{ring, kernel, drive, D + 1, ring.channels};
@@ -478,7 +494,7 @@ void pull_back(const Problem& problem, const float* stored, const float* state, 
   Buffer<lanes> hs(S * ring.size), deltas((S + 1) * ring.size), seed(ring.size), dx(D);
   Buffer<lanes> x(S * (D + 1)), dy(S * F);
   Buffer<lanes> d_kernel(ring.channels * ring.channels * ring.taps);
-  Buffer<lanes> d_drive(gradients.encoder ? ring.size * (D + 1) : 0), d_readout(gradients.readout ? ring.size * F : 0);
+  Buffer<lanes> d_drive(gradients.bias ? ring.size * (D + 1) : 0), d_readout(gradients.readout ? ring.size * F : 0);
   // Rings of few neurons have too little to sum in one step.
   const int64_t chunk = std::min(S, std::max<int64_t>(1, 64 / ring.neurons));
 
@@ -487,7 +503,7 @@ void pull_back(const Problem& problem, const float* stored, const float* state, 
     // What ∂L/∂y_{t−1} brings: as the linear readout's v, or as the seed.
     auto gather_cotangent = [&](int64_t t, lanes* v) {
       const float* from = d_outputs + (t - 1) * problem.batch * problem.width;
-      if (problem.linear) members.gather(from, F, F, false, v);
+      if (F) members.gather(from, F, F, false, v);
       if (reads_states) members.gather_state(ring, from, false, seed);
     };
 
@@ -498,7 +514,7 @@ void pull_back(const Problem& problem, const float* stored, const float* state, 
     if (problem.width) gather_cotangent(problem.steps, dy);
     if (reads_states)
       for (int64_t place = 0; place < ring.size; ++place) d_last[place] += seed[place];
-    first(nullptr, dy, d_last, deltas + rest * ring.size, PullBack<Activation>{hs});
+    first(nullptr, dy, d_last, deltas + rest * ring.size, {problem.activation, hs});
     if (gradients.readout) add_products(ring, 1, hs, dy, F, d_readout);
 
     for (int64_t s = problem.segments() - 1; s >= 0; --s) {
@@ -507,24 +523,24 @@ void pull_back(const Problem& problem, const float* stored, const float* state, 
       for (int64_t k = 0; k < length; ++k) {
         problem.gather_inputs(members, start + k, x + k * (D + 1));
         if (k + 1 < length)
-          forth(hs + k * ring.size, x + k * (D + 1), nullptr, hs + (k + 1) * ring.size, Apply<Activation>{});
+          forth(hs + k * ring.size, x + k * (D + 1), nullptr, hs + (k + 1) * ring.size, {problem.activation});
       }
       for (int64_t k = length - 1, pending = 1; k >= 0; --k, ++pending) {
         lanes *h = hs + k * ring.size, *next = deltas + (k + 1) * ring.size, *delta = deltas + k * ring.size;
         if (start + k == 0) {
           // h_0 is no activation, and nothing is read from it.
           std::memset(static_cast<void*>(dy.data), 0, F * sizeof(lanes));
-          last(next, nullptr, nullptr, delta, Apply<Identity>{});
+          last(next, nullptr, nullptr, delta, {kIdentity});
         } else {
           if (problem.width) gather_cotangent(start + k, dy + k * F);
-          back(next, dy + k * F, reads_states ? seed.data : nullptr, delta, PullBack<Activation>{h});
+          back(next, dy + k * F, reads_states ? seed.data : nullptr, delta, {problem.activation, h});
         }
         if (gradients.kernel && (pending == chunk || k == 0)) {
           add_kernel_gradient(ring, pending, next, h, d_kernel);
           pending = 0;
         }
       }
-      if (gradients.encoder) add_products(ring, length, deltas + ring.size, x, D + 1, d_drive);
+      if (gradients.bias) add_products(ring, length, deltas + ring.size, x, D + 1, d_drive);
       if (gradients.readout) add_products(ring, length, hs, dy, F, d_readout);
       if (gradients.xs)
         for (int64_t k = 0; k < length; ++k) {
@@ -536,12 +552,14 @@ void pull_back(const Problem& problem, const float* stored, const float* state, 
     members.scatter_state(ring, deltas, gradients.carry);
   }
 
+  if (gradients.readout && !F)  // of no output
+    std::fill_n(gradients.readout, problem.readouts * ring.channels * ring.neurons, 0.0f);
   if (gradients.kernel)
     for (int64_t i = 0; i < ring.channels * ring.channels * ring.taps; ++i)
       gradients.kernel[i] = sum_lanes(d_kernel[i]);
   for (int64_t c = 0, m = 0; c < ring.channels; ++c)
     for (int64_t i = 0; i < ring.neurons; ++i, ++m) {
-      if (gradients.encoder) {
+      if (gradients.bias) {
         const lanes* sums = d_drive + (ring.row(c) + i) * (D + 1);
         for (int64_t d = 0; d < D; ++d) gradients.encoder[m * D + d] = sum_lanes(sums[d]);
         gradients.bias[m] = sum_lanes(sums[D]);
@@ -552,64 +570,139 @@ void pull_back(const Problem& problem, const float* stored, const float* state, 
     }
 }
 
-// --- what XLA calls: see the callers in __init__.py for the shapes ---
+// --- the contract: dtype and sizes of every buffer, checked before any of it is read or written ---
 
-using Array1 = ffi::Buffer<ffi::F32, 1>;
-using Array2 = ffi::Buffer<ffi::F32, 2>;
-using Array3 = ffi::Buffer<ffi::F32, 3>;
+using Array = ffi::AnyBuffer;
 
-Problem problem_of(const Array3& kernel, const Array3& encoder, const Array2& bias, const Array2& readout,
-                   const Array1& readout_bias, const Array3& xs, int64_t width, int64_t segment) {
-  auto ring = encoder.dimensions(), inputs = xs.dimensions();
-  return {Ring(ring[0], ring[1], kernel.dimensions()[2]),
-          inputs[1], inputs[0], inputs[2],
-          width, width > 0 && readout.dimensions()[0] > 0,
-          segment,
-          kernel.typed_data(), encoder.typed_data(), bias.typed_data(), readout.typed_data(),
-          readout_bias.typed_data(), xs.typed_data()};
+// What is wrong with a call, in words.
+struct Misfit {
+  std::string text;
+};
+
+std::string words(ffi::Span<const int64_t> sizes) {
+  std::string text;
+  for (int64_t size : sizes) text += (text.empty() ? "" : ", ") + std::to_string(size);
+  return "(" + text + ")";
+}
+
+// The sizes of a buffer that others must fit. ``name`` says what it is and names its axes.
+template <size_t rank>
+std::array<int64_t, rank> sizes_of(const char* name, const Array& buffer) {
+  auto sizes = buffer.dimensions();
+  if (sizes.size() != rank) throw Misfit{std::string(name) + " has sizes " + words(sizes)};
+  std::array<int64_t, rank> result;
+  std::copy(sizes.begin(), sizes.end(), result.begin());
+  return result;
+}
+
+float* data_of(const char* name, const Array& buffer, std::initializer_list<int64_t> sizes) {
+  auto given = buffer.dimensions();
+  if (!std::equal(given.begin(), given.end(), sizes.begin(), sizes.end()))
+    throw Misfit{std::string(name) + " has sizes " + words(given) + ", must have " + words({sizes.begin(), sizes.size()})};
+  if (buffer.element_type() != ffi::DataType::F32) throw Misfit{std::string(name) + " is not float32"};
+  return static_cast<float*>(buffer.untyped_data());
+}
+
+// The same; null for one that is not asked for, whose sizes are all 0.
+float* wanted(const char* name, const Array& buffer, std::initializer_list<int64_t> sizes) {
+  auto given = buffer.dimensions();
+  bool empty = given.size() == sizes.size() && std::all_of(given.begin(), given.end(), [](int64_t n) { return n == 0; });
+  return empty ? nullptr : data_of(name, buffer, sizes);
+}
+
+// No size, offset or number of bytes that is computed here is above such a product.
+void require_countable(std::initializer_list<int64_t> factors) {
+  int64_t product = 1;
+  for (int64_t factor : factors)
+    if (__builtin_mul_overflow(product, std::max<int64_t>(factor, 1), &product))
+      throw Misfit{"the sizes' product is above 2^63"};
+}
+
+struct Operands {
+  const Array &kernel, &encoder, &bias, &readout, &readout_bias, &xs;
+};
+
+// ``outputs`` are those of all steps, or their cotangents.
+Problem problem_of(const Operands& operands, const Array& outputs, int64_t activation, int64_t segment) {
+  auto [C, N, D] = sizes_of<3>("encoder (C, N, D)", operands.encoder);
+  auto K = sizes_of<3>("kernel (C, C, K)", operands.kernel)[2];
+  auto [T, B, _] = sizes_of<3>("xs (T, B, D)", operands.xs);
+  auto O = sizes_of<2>("readout (O, C N)", operands.readout)[0];
+  auto F = sizes_of<3>("outputs (T, B, F)", outputs)[2];
+  if (C < 1 || N < 1 || T < 1) throw Misfit{"C, N and T must be at least 1"};
+  if (K % 2 == 0 || K > N) throw Misfit{"kernel (C, C, K) must have an odd K of at most N"};
+  if (segment < 1 || segment > T) throw Misfit{"segment must be from 1 to T"};
+  if (activation < 0 || activation >= kActivations) throw Misfit{"activation must be one of 0, 1, 2"};
+  require_countable({16, C, N});
+  require_countable({4 * kLanes, C, C, K});
+  const Ring ring(C, N, K);
+  const int64_t widest = std::max({ring.size, D, O});
+  require_countable({8 * kLanes, ring.size, std::max(D, O)});
+  require_countable({8 * kLanes, T, widest});
+  require_countable({2 * kLanes, T, B, widest});
+  if (F != 0 && F != (O ? O : C * N)) throw Misfit{"outputs (T, B, F) must have F = 0, O, or without a readout C N"};
+  data_of("outputs (T, B, F)", outputs, {T, B, F});
+  return {ring, static_cast<Activation>(activation), B, T, D, F, O, segment,
+          data_of("kernel (C, C, K)", operands.kernel, {C, C, K}),
+          data_of("encoder (C, N, D)", operands.encoder, {C, N, D}),
+          data_of("bias (C, N)", operands.bias, {C, N}),
+          data_of("readout (O, C N)", operands.readout, {O, C * N}),
+          data_of("readout's bias (O)", operands.readout_bias, {O}),
+          data_of("xs (T, B, D)", operands.xs, {T, B, D})};
 }
 
 template <class Body>
-ffi::Error with_activation(int64_t activation, Body body) {
+ffi::Error guarded(Body body) {
   try {
-    switch (activation) {
-      case 0: body(Relu{}); break;
-      case 1: body(Tanh{}); break;
-      case 2: body(Identity{}); break;
-      default: return ffi::Error::InvalidArgument("unknown activation");
-    }
+    body();
+  } catch (const Misfit& misfit) {
+    return ffi::Error::InvalidArgument("wrnn_jax.kernels.native: " + misfit.text);
   } catch (const std::bad_alloc&) {
     return ffi::Error(ffi::ErrorCode::kResourceExhausted, "no memory for the segments of wrnn_jax.kernels.native");
   }
   return ffi::Error::Success();
 }
 
-template <class Array>
-float* wanted(ffi::Result<Array>& result) {
-  return result->element_count() ? result->typed_data() : nullptr;
-}
+// --- what XLA calls: anybody may, with any buffers ---
 
-ffi::Error forward(Array3 kernel, Array3 encoder, Array2 bias, Array2 readout, Array1 readout_bias, Array3 carry,
-                   Array3 xs, ffi::Result<Array3> state, ffi::Result<Array3> outputs, ffi::Result<Array3> stored,
+ffi::Error forward(Array kernel, Array encoder, Array bias, Array readout, Array readout_bias, Array carry, Array xs,
+                   ffi::Result<Array> state, ffi::Result<Array> outputs, ffi::Result<Array> stored,
                    int64_t activation, int64_t segment) {
-  Problem problem =
-      problem_of(kernel, encoder, bias, readout, readout_bias, xs, outputs->dimensions()[2], segment);
-  return with_activation(activation, [&](auto sigma) {
-    unroll<decltype(sigma)>(problem, carry.typed_data(), state->typed_data(), outputs->typed_data(), wanted(stored));
+  return guarded([&] {
+    Problem problem =
+        problem_of({kernel, encoder, bias, readout, readout_bias, xs}, *outputs, activation, segment);
+    const int64_t B = problem.batch, C = problem.ring.channels, N = problem.ring.neurons;
+    unroll(problem,
+           data_of("carry (B, C, N)", carry, {B, C, N}),
+           data_of("state (B, C, N)", *state, {B, C, N}),
+           data_of("outputs (T, B, F)", *outputs, {problem.steps, B, problem.width}),
+           wanted("stored", *stored, {problem.tiles(), problem.segments(), problem.ring.size * kLanes}));
   });
 }
 
-ffi::Error backward(Array3 kernel, Array3 encoder, Array2 bias, Array2 readout, Array1 readout_bias, Array3 xs,
-                    Array3 stored, Array3 state, Array3 d_state, Array3 d_outputs, ffi::Result<Array3> d_kernel,
-                    ffi::Result<Array3> d_encoder, ffi::Result<Array2> d_bias, ffi::Result<Array2> d_readout,
-                    ffi::Result<Array3> d_carry, ffi::Result<Array3> d_xs, int64_t activation, int64_t segment) {
-  Problem problem =
-      problem_of(kernel, encoder, bias, readout, readout_bias, xs, d_outputs.dimensions()[2], segment);
-  Gradients gradients{wanted(d_kernel),  wanted(d_encoder),     wanted(d_bias),
-                      wanted(d_readout), d_carry->typed_data(), wanted(d_xs)};
-  return with_activation(activation, [&](auto sigma) {
-    pull_back<decltype(sigma)>(problem, stored.typed_data(), state.typed_data(), d_state.typed_data(),
-                               d_outputs.typed_data(), gradients);
+ffi::Error backward(Array kernel, Array encoder, Array bias, Array readout, Array readout_bias, Array xs, Array stored,
+                    Array state, Array d_state, Array d_outputs, ffi::Result<Array> d_kernel,
+                    ffi::Result<Array> d_encoder, ffi::Result<Array> d_bias, ffi::Result<Array> d_readout,
+                    ffi::Result<Array> d_carry, ffi::Result<Array> d_xs, int64_t activation, int64_t segment) {
+  return guarded([&] {
+    Problem problem =
+        problem_of({kernel, encoder, bias, readout, readout_bias, xs}, d_outputs, activation, segment);
+    const int64_t B = problem.batch, T = problem.steps, D = problem.inputs, O = problem.readouts;
+    const int64_t C = problem.ring.channels, N = problem.ring.neurons, K = problem.ring.taps;
+    Gradients gradients;
+    gradients.kernel = wanted("kernel's gradient (C, C, K)", *d_kernel, {C, C, K});
+    gradients.bias = wanted("bias's gradient (C, N)", *d_bias, {C, N});
+    gradients.encoder = gradients.bias ? data_of("encoder's gradient (C, N, D)", *d_encoder, {C, N, D})
+                                       : data_of("encoder's gradient, without the bias's", *d_encoder, {0, 0, 0});
+    gradients.readout = wanted("readout's gradient (O, C N)", *d_readout, {O, C * N});
+    gradients.carry = data_of("carry's gradient (B, C, N)", *d_carry, {B, C, N});
+    gradients.xs = wanted("xs' gradient (T, B, D)", *d_xs, {T, B, D});
+    pull_back(problem,
+              data_of("stored", stored, {problem.tiles(), problem.segments(), problem.ring.size * kLanes}),
+              data_of("state (B, C, N)", state, {B, C, N}),
+              data_of("state's cotangent (B, C, N)", d_state, {B, C, N}),
+              data_of("outputs' cotangent (T, B, F)", d_outputs, {T, B, problem.width}),
+              gradients);
   });
 }
 
@@ -617,17 +710,17 @@ ffi::Error backward(Array3 kernel, Array3 encoder, Array2 bias, Array2 readout, 
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(wrnn_forward, forward,
                               ffi::Ffi::Bind()
-                                  .Arg<Array3>().Arg<Array3>().Arg<Array2>().Arg<Array2>().Arg<Array1>()
-                                  .Arg<Array3>().Arg<Array3>()
-                                  .Ret<Array3>().Ret<Array3>().Ret<Array3>()
+                                  .Arg<Array>().Arg<Array>().Arg<Array>().Arg<Array>().Arg<Array>()
+                                  .Arg<Array>().Arg<Array>()
+                                  .Ret<Array>().Ret<Array>().Ret<Array>()
                                   .Attr<int64_t>("activation").Attr<int64_t>("segment"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(wrnn_backward, backward,
                               ffi::Ffi::Bind()
-                                  .Arg<Array3>().Arg<Array3>().Arg<Array2>().Arg<Array2>().Arg<Array1>()
-                                  .Arg<Array3>().Arg<Array3>().Arg<Array3>().Arg<Array3>().Arg<Array3>()
-                                  .Ret<Array3>().Ret<Array3>().Ret<Array2>().Ret<Array2>()
-                                  .Ret<Array3>().Ret<Array3>()
+                                  .Arg<Array>().Arg<Array>().Arg<Array>().Arg<Array>().Arg<Array>()
+                                  .Arg<Array>().Arg<Array>().Arg<Array>().Arg<Array>().Arg<Array>()
+                                  .Ret<Array>().Ret<Array>().Ret<Array>().Ret<Array>()
+                                  .Ret<Array>().Ret<Array>()
                                   .Attr<int64_t>("activation").Attr<int64_t>("segment"));
 
 // How many sequences a tile has, and floats a state of a tile.
