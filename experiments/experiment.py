@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
+from experiments.kernels import compile_if_it_pays
 from experiments.presets import Preset
 from wrnn_jax import models
 from wrnn_jax.models import Model, count_parameters
@@ -122,7 +123,9 @@ class Parts(NamedTuple):
         return make_trainer(self.model, self.task, train.batch, schedule=train.schedule, members=members)
 
 
-def assemble(experiment: Experiment, config: Any, task: Task | None = None, members: int = 1) -> Parts:
+def assemble(
+    experiment: Experiment, config: Any, task: Task | None = None, members: int = 1, trains: bool = False
+) -> Parts:
     """The task and model of a config, and what ``auto`` and flags that were not given come to here.
 
     Args:
@@ -130,17 +133,20 @@ def assemble(experiment: Experiment, config: Any, task: Task | None = None, memb
       config: its config.
       task: the config's, where it was made before.
       members: how many of a grid share the devices.
+      trains: whether they are now trained: what pays then is compiled first.
     """
     task = task or experiment.make_task(config.task)
     train, batch = config.train, config.train.batch
     frozen = config.model.freeze_encoder or config.model.freeze_recurrence
     allowed = "0 where parts are frozen: it would change them"
     require(not (frozen and train.weight_decay), "weight_decay", train.weight_decay, allowed)
+    config = dataclasses.replace(config, train=train.resolved(task.epoch_steps(batch)))
     shards = members_mesh(jax.local_devices(), members, batch).shape["batch"]
+    if trains:
+        compile_if_it_pays(config, task, batch // shards, members)
     model_config = models.with_backend_chosen(config.model, task.input_size, task.outputs, batch // shards)
     model = models.build(model_config, task.input_size, task.output_size, task.outputs)
-    resolved = dataclasses.replace(config, model=model_config, train=train.resolved(task.epoch_steps(batch)))
-    return Parts(resolved, task, model)
+    return Parts(dataclasses.replace(config, model=model_config), task, model)
 
 
 def unchanging(parts: Parts) -> frozenset[str]:
@@ -161,7 +167,7 @@ def run(experiment: Experiment, config: Any, command: str | None = None) -> int:
     """
     default = Path("runs") / experiment.name / readable_name(experiment.stem(config.task), config)
     logdir = Path(config.run.logdir or default)
-    parts = assemble(experiment, config)
+    parts = assemble(experiment, config, trains=not config.run.eval_only)
     trainer = parts.trainer()
     goes_on = config.run.resume or config.run.eval_only
     # A network that is only evaluated may be tested over another horizon than it was.

@@ -111,7 +111,7 @@ def _programs(experiment: Experiment, grid: Grid) -> list[Program]:
     for group in groups(grid.members):
         config = group[0].config
         task = tasks[config.task] = tasks.get(config.task) or experiment.make_task(config.task)
-        parts = assemble(experiment, config, task, members=len(group))
+        parts = assemble(experiment, config, task, members=len(group), trains=True)
         epoch_steps = task.epoch_steps(config.train.batch)
         trains = {number_of[id(member)]: member.config.train.resolved(epoch_steps) for member in group}
         programs.append(

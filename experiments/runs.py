@@ -58,9 +58,9 @@ def open_run(path: Path) -> Run:
     if experiment is None:
         raise InvalidValue("runs", str(path), f"a run of {', '.join(EXPERIMENTS)}, not of {about.get('experiment')}")
     try:
-        sections = {
-            name: section(**about["config"][name]) for name, section in get_type_hints(experiment.config).items()
-        }
+        # How to go through time is not the run's business but this machine's: compiled kernels may not be there.
+        stored = about["config"] | {"model": about["config"]["model"] | {"backend": "auto"}}
+        sections = {name: section(**stored[name]) for name, section in get_type_hints(experiment.config).items()}
     except (TypeError, KeyError) as error:
         raise InvalidValue("runs", str(path), f"a run of this version ({error})") from error
     return Run(path, experiment, experiment.config(**sections))

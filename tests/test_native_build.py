@@ -8,8 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from experiments import copy
+from experiments.experiment import RunConfig, assemble
 from wrnn_jax.kernels import native
 from wrnn_jax.kernels.native import build, library
+from wrnn_jax.models import ModelConfig
+from wrnn_jax.tasks import CopyConfig
+from wrnn_jax.training.config import TrainConfig
 from wrnn_jax.validation import InvalidValue
 
 ROOT = Path(__file__).parents[1]
@@ -239,3 +244,27 @@ def test_without_locks_in_the_file_system_it_is_compiled_all_the_same(compiler, 
 
     monkeypatch.setattr("fcntl.flock", flock)
     assert build.build_once(print)
+
+
+def copying(max_steps=60_000, **model):
+    return copy, copy.Config(CopyConfig(), ModelConfig(**model), TrainConfig(max_steps=max_steps), RunConfig())
+
+
+@pytest.mark.parametrize(
+    ("experiment", "options", "backend"),
+    [
+        (copying(), {"trains": True}, "native"),
+        (copying(model="irnn"), {"trains": True}, "native"),
+        (copying(), {}, "fused"),  # to draw its figures
+        (copying(backend="fused"), {"trains": True}, "fused"),
+        (copying(model="lstm"), {"trains": True}, "scan"),
+        (copying(max_steps=4), {"trains": True}, "fused"),
+        (copying(max_steps=40), {"trains": True}, "fused"),
+        (copying(max_steps=40), {"trains": True, "members": 9}, "native"),
+    ],
+)
+def test_an_experiment_compiles_them_where_that_pays(compiler, capsys, experiment, options, backend):
+    module, config = experiment
+    parts = assemble(module.EXPERIMENT, config, **options)
+    assert parts.config.model.backend == backend
+    assert compiler() == capsys.readouterr().out.count("compiling") == (backend == "native")

@@ -103,8 +103,8 @@ def unroll(
         * ``"scan"`` is ``lax.scan`` over ``step``, the definition.
         * ``"fused"``: a loop laid out for a CPU's caches, with its own backward pass, of the wave cell and the simple
           RNN; its memory grows like √T by itself. Reverse-mode differentiation only.
-        * ``"native"``: that loop as compiled code, in float32, once ``python3 -m wrnn_jax.kernels.native.build`` has
-          been run, on a CPU.
+        * ``"native"``: that loop as compiled code, in float32, on a CPU, once an experiment or ``python3 -m
+          wrnn_jax.kernels.native.build`` has compiled it.
         * ``"parallel"``: all steps at once, of the wave cell with identity activation.
         * ``"auto"``: see :func:`choose_backend`.
 
@@ -164,9 +164,12 @@ def choose_backend(
     outputs: Literal["all", "last"] = "all",
     batch: int = NATIVE_BATCH,
     dtype: jnp.dtype = jnp.float32,
+    native_is_built: bool | None = None,
 ) -> str:
     """The backend that :func:`unroll` takes for ``backend``: for ``"auto"``, on a CPU the fastest that there is for
     the cell, such outputs, a batch on one device and a carry of ``dtype``; elsewhere the scan.
+
+    ``native_is_built`` asks what it would be if the native kernels were there, or were not.
 
     Raises:
       ValueError: for a backend that there is not, or not for this cell.
@@ -182,7 +185,10 @@ def choose_backend(
     # With few cores, all states one after another are computed as fast as in parallel.
     if outputs == "last" and cell.engines.parallel:
         return "parallel"
-    return "native" if batch >= NATIVE_BATCH and dtype == jnp.float32 and native.is_built() else "fused"
+    if batch < NATIVE_BATCH or dtype != jnp.float32:
+        return "fused"
+    is_built = native.is_built() if native_is_built is None else native_is_built
+    return "native" if is_built else "fused"
 
 
 def _scan(body: Callable, carry: Carry, xs: Array, remat: bool | int) -> tuple[Carry, Params]:

@@ -1,0 +1,45 @@
+"""The native kernels, compiled by the first training that gains more time by them than that takes."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from wrnn_jax import models
+from wrnn_jax.cells import Cell
+from wrnn_jax.cells.base import choose_backend
+from wrnn_jax.kernels import native
+from wrnn_jax.kernels.native.build import build_once
+from wrnn_jax.tasks import Progress, Source, Task
+from wrnn_jax.typing import Array
+
+WORTH = 2e9
+"""The states of neurons to be computed from which on compiling pays: each takes some 5 ns less (of a Wave-RNN, training
+included, on two CPU cores: ``python3 -m experiments.bench kernels``), and compiling takes some 10 s."""
+
+
+def compile_if_it_pays(config: Any, task: Task, batch: int, members: int) -> None:
+    """Compile them, where ``auto`` would then take them, for as much training as a config asks for.
+
+    Args:
+      config: an experiment's, its training resolved.
+      task: its task.
+      batch: the sequences on one device.
+      members: how many of a grid are trained so.
+    """
+    if config.model.backend != "auto" or native.is_built():
+        return
+    cell = models.cell_of(config.model, task.input_size)
+    would_be_taken = choose_backend(cell, "auto", task.outputs, batch, native_is_built=True) == "native"
+    if would_be_taken and members * _states(config, task, cell) >= WORTH:
+        build_once(print)
+
+
+def _states(config: Any, task: Task, cell: Cell) -> float:
+    """B·T·C·N of all training steps."""
+
+    def draw(source: Source) -> Array:
+        return task.batch(source, jax.random.key(0), Progress(jnp.int32(0), jnp.int32(0)), config.train.batch)[0]
+
+    batch, steps, _ = jax.eval_shape(draw, Source(task.source.data, dict(task.source.fixed))).shape
+    return float(batch) * steps * cell.output_size * config.train.max_steps
