@@ -34,12 +34,15 @@ class Config:
     figure: str = "curves"
     """Which: bump (Fig. 1, no run) | spectra (Fig. 2) | curves (Figs. 3, 5, 6, 8) | example (Fig. 4) | parameters
     (Fig. 7) | speeds (Fig. 10) | training (Fig. 18, of runs with --keep-checkpoints 0) | ring (animation, GIF). Of hds
-    runs: eigenvalues | memories | variables (or a GIF) | horizon; and gradients (of untrained networks, no run)."""
+    runs: eigenvalues | memories | variables (or a GIF) | evolution | horizon; and gradients (of untrained networks, no
+    run)."""
     out: Path | None = None
     """The file to write, PNG, PDF or SVG by its ending; GIF for the ring, and for variables in motion (if not given:
     <figure>.png)."""
     index: int = 0
     """Which sequence of the test set the network is shown."""
+    basis: reading.Grounds = "readout"
+    """From where memories, variables and evolution take the basis of a simple RNN's variables."""
     channel: int = 0
     """Of which channel spectra are taken, and waves through training drawn."""
 
@@ -176,7 +179,7 @@ def eigenvalues(runs: list[Run], config: Config) -> "Figure":
     for run in runs:
         parts, state = _trained(run)
         found = reading.comparison(parts, state.params)
-        allowed = "a run of hds whose network has a linear form at 0: srnn or lstm without biases, or twm-lbc"
+        allowed = "a run of hds whose f is linear, as its network is at 0: srnn or lstm without biases, or twm-lbc"
         require(found is not None, "runs", str(run.path), allowed)
         compared[f"{run.short_name}, {run.path.name}" if run.short_name in compared else run.short_name] = found
     return plots.spectra_overlay(compared)
@@ -184,7 +187,7 @@ def eigenvalues(runs: list[Run], config: Config) -> "Figure":
 
 def memories(runs: list[Run], config: Config) -> "Figure":
     """A trained recurrence in the basis of its variables beside Φ."""
-    return reading.memories_figure(*_trained(runs[0]))
+    return reading.memories_figure(*_trained(runs[0]), config.basis)
 
 
 def variables(runs: list[Run], config: Config) -> "Figure | None":
@@ -194,9 +197,16 @@ def variables(runs: list[Run], config: Config) -> "Figure | None":
     parts, state = _trained(runs[0])
     _require_index(parts, config)
     if config.out.suffix != ".gif":
-        return reading.variables_figure(parts, state, config.index)
-    waves, _ = reading.variables(parts, state, config.index)
+        return reading.variables_figure(parts, state, config.index, config.basis)
+    waves = reading.evolution(parts, state, config.index, config.basis).variables
     return plots.variables_animation(waves, config.out, title=runs[0].short_name)
+
+
+def evolution(runs: list[Run], config: Config) -> "Figure":
+    """All variables over time, between input and output."""
+    parts, state = _trained(runs[0])
+    _require_index(parts, config)
+    return reading.evolution_figure(parts, state, config.index, config.basis)
 
 
 def horizon(runs: list[Run], config: Config) -> "Figure":
@@ -207,7 +217,9 @@ def horizon(runs: list[Run], config: Config) -> "Figure":
     for run in runs:
         parts, state = _trained(run)
         curves[run.path.name] = reading.accuracy_along(parts, state.params)
-    return plots.accuracy_by_step(curves, horizons=runs[0].config.task.curriculum)
+    first = runs[0].config.task
+    chance = runs[0].experiment.make_task(first).chance["test_acc"]
+    return plots.accuracy_by_step(curves, horizons=first.curriculum, chance=chance)
 
 
 def gradients(runs: list[Run], config: Config) -> "Figure":
@@ -266,6 +278,7 @@ FIGURES: Mapping[str, Kind] = {
     "eigenvalues": Kind(eigenvalues, 1),
     "memories": Kind(memories, 1, 1),
     "variables": Kind(variables, 1, 1, (*PICTURES, ".gif")),
+    "evolution": Kind(evolution, 1, 1),
     "horizon": Kind(horizon, 1),
     "gradients": Kind(gradients, 0, 0),
 }

@@ -2,7 +2,7 @@
 back gradients reach."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import jax
 import numpy as np
@@ -14,18 +14,20 @@ from wrnn_jax.analysis.variables import (
     SpectralComparison,
     compare_spectra,
     in_basis,
+    input_memories,
     linearised,
+    outside,
     reduced,
     variable_memories,
     variables_over_time,
 )
 from wrnn_jax.models import MODELS, HDSModelConfig, cell_of
 from wrnn_jax.tasks import HDSConfig
-from wrnn_jax.tasks.hds import operator_of, right, step_scale
-from wrnn_jax.theory import Basis, phi
+from wrnn_jax.tasks.hds import right, step_scale, system_of
+from wrnn_jax.theory import Basis, moments, phi, spectral_radius
 from wrnn_jax.training.state import TrainState
 from wrnn_jax.typing import Array, Params
-from wrnn_jax.validation import InvalidValue, require
+from wrnn_jax.validation import InvalidValue, require, require_choice
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,6 +40,8 @@ UNTRAINED = {
     "tanh RNN, orthogonal start": HDSModelConfig("srnn", init="orthogonal"),
 }
 """The networks whose gradients are compared."""
+Grounds = Literal["readout", "input"]
+"""From where a basis of variables is found."""
 LAGS = 60
 STEPS_SHOWN = 60
 """Of a series, in pictures of the variables."""
@@ -58,22 +62,29 @@ def recurrence(parts: Parts, params: Params) -> np.ndarray | None:
 
 
 def comparison(parts: Parts, params: Params) -> SpectralComparison | None:
-    """The network's eigenvalues beside those of its system; None where it has none."""
-    matrix = recurrence(parts, params)
-    return None if matrix is None else compare_spectra(matrix, phi(operator_of(parts.config.task)))
+    """The network's eigenvalues beside those of its system; None where one of the two is not linear at 0."""
+    matrix, operator = recurrence(parts, params), system_of(parts.config.task).operator
+    return None if matrix is None or operator is None else compare_spectra(matrix, phi(operator))
 
 
 def measure(parts: Parts, state: TrainState) -> dict[str, Any]:
     """What a summary says of the spectrum: the mean angle error in radians, how many eigenvalues there are, and the
-    spectral radius: above 1 a linear network grows without bound."""
+    spectral radius, above 1 of which a linear network grows without bound; of a nonlinear system the least error that a
+    linear network could have."""
+    config, measured = parts.config.task, {}
+    bound = moments(system_of(config), config.horizon).linear_error
+    if bound is not None:
+        measured["linear_mse"] = float(bound.mean())
+    matrix = recurrence(parts, state.params)
+    if matrix is not None:
+        measured["spectral_radius"] = spectral_radius(matrix)
     compared = comparison(parts, state.params)
     if compared is None:
-        return {}
-    return {
+        return measured
+    return measured | {
         "angle_error": compared.angle_error,
         "eigenvalues_kept": len(compared.trained),
         "eigenvalues_theory": len(compared.theory),
-        "spectral_radius": compared.radius,
     }
 
 
@@ -85,38 +96,65 @@ class Reading(NamedTuple):
     basis: Basis
     matrix: np.ndarray
     """Ψ⁺ W_hh Ψ."""
-    phi: np.ndarray
-    """The reduced Φ."""
+    phi: np.ndarray | None
+    """The reduced Φ; None where the system is not linear."""
 
 
-def read(parts: Parts, params: Params) -> Reading:
-    """The variables of a simple RNN.
+def read(parts: Parts, params: Params, grounds: Grounds = "readout") -> Reading:
+    """The variables of a simple RNN, found from its readout or its input.
 
     Raises:
       InvalidValue: for another network, or one in which no such basis is found.
     """
+    require_choice("basis", grounds, get_args(Grounds))
     config, task = parts.config.model, parts.config.task
     family = MODELS[config.model].family
     require(family == "elman" and not config.use_bias, "model", config.model, "a simple RNN without biases, as srnn")
-    theory = phi(operator_of(task))
-    kept = reduced(theory)
+    operator = system_of(task).operator
+    theory = None if operator is None else phi(operator)
+    kept = np.arange(task.s * task.d) if theory is None else reduced(theory)
     W_hh = params["cell"]["recurrence"]["kernel"]
-    found = variable_memories(W_hh, params["readout"]["output"]["kernel"], task.s, kept)
-    return Reading(kept, found, in_basis(W_hh, found), theory[np.ix_(kept, kept)])
+    if grounds == "readout":
+        found = variable_memories(W_hh, params["readout"]["output"]["kernel"], task.s, kept)
+    else:
+        found = input_memories(W_hh, params["cell"]["encoder"]["kernel"], task.s, kept)
+    reduced_phi = None if theory is None else theory[np.ix_(kept, kept)]
+    return Reading(kept, found, in_basis(W_hh, found), reduced_phi)
 
 
-def variables(parts: Parts, state: TrainState, index: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """The variables over time, ``(T, s, d)``, and the inputs ``(T, d)``, of a sequence of the test set.
+class Evolution(NamedTuple):
+    """A sequence of the test set in the basis of a network's variables; its first steps."""
 
-    Of a TWM they are its substrate; of a simple RNN what its hidden state is in the basis of its variable memories.
+    variables: np.ndarray
+    """``(T, s, d)``: of a TWM its substrate, of a simple RNN its hidden state in the basis of its variable memories."""
+    inputs: np.ndarray
+    """``(T, d)``"""
+    outputs: np.ndarray
+    """What the network says, ``(T, d)``; of a growing series, divided by its scale."""
+    due: np.ndarray
+    """What is due, ``(T, d)``; NaN in the input phase."""
+    outside: np.ndarray
+    """The share of the state that is in none of the variables, ``(T,)``."""
+
+
+def evolution(parts: Parts, state: TrainState, index: int = 0, grounds: Grounds = "readout") -> Evolution:
+    """The variables over time beside what comes in and goes out.
+
+    Raises:
+      InvalidValue: as :func:`read`.
     """
     seen, task = example(parts, state.params, state.fixed, index), parts.config.task
-    hidden, inputs = seen.hidden[:STEPS_SHOWN], seen.inputs[:STEPS_SHOWN]
+    scale = np.concatenate([np.ones(task.s), step_scale(task)])[:, None]
+    due = np.concatenate([np.full((task.s, task.d), np.nan), seen.targets])
+    hidden, inputs, outputs, due = (
+        values[:STEPS_SHOWN] for values in (seen.hidden, seen.inputs, seen.outputs / scale, due)
+    )
     if MODELS[parts.config.model.model].family == "twm":
-        return np.swapaxes(hidden, 1, 2), inputs
-    reading = read(parts, state.params)
+        return Evolution(np.swapaxes(hidden, 1, 2), inputs, outputs, due, np.zeros(len(hidden)))
+    reading = read(parts, state.params, grounds)
     flat = hidden.reshape(len(hidden), -1)
-    return variables_over_time(flat, reading.basis, task.s, task.d, reading.kept), inputs
+    variables = variables_over_time(flat, reading.basis, task.s, task.d, reading.kept)
+    return Evolution(variables, inputs, outputs, due, outside(flat, reading.basis))
 
 
 def pictures(parts: Parts, state: TrainState) -> dict[str, "Figure"]:
@@ -136,20 +174,29 @@ def pictures(parts: Parts, state: TrainState) -> dict[str, "Figure"]:
     return drawn
 
 
-def variables_figure(parts: Parts, state: TrainState, index: int = 0) -> "Figure":
-    """The wave of variables over time."""
+def variables_figure(parts: Parts, state: TrainState, index: int = 0, grounds: Grounds = "readout") -> "Figure":
+    """The wave of variables over time, element by element."""
     from wrnn_jax.analysis import plots
 
-    waves, inputs = variables(parts, state, index)
+    seen = evolution(parts, state, index, grounds)
     title = f"Variables of working memory over time, {parts.config.model.model}, {parts.config.task.task}"
-    return plots.variables_wave(waves, inputs=inputs, title=title)
+    return plots.variables_wave(seen.variables, inputs=seen.inputs, outside=seen.outside, title=title)
 
 
-def memories_figure(parts: Parts, state: TrainState) -> "Figure":
+def evolution_figure(parts: Parts, state: TrainState, index: int = 0, grounds: Grounds = "readout") -> "Figure":
+    """All variables over time, the input above and the output below."""
+    from wrnn_jax.analysis import plots
+
+    title = f"Evolution of the variables, {parts.config.model.model}, {parts.config.task.task}"
+    return plots.evolution(**evolution(parts, state, index, grounds)._asdict(), title=title)
+
+
+def memories_figure(parts: Parts, state: TrainState, grounds: Grounds = "readout") -> "Figure":
     """W_hh in the basis of its variables beside Φ."""
     from wrnn_jax.analysis import plots
 
-    reading = read(parts, state.params)
+    reading = read(parts, state.params, grounds)
+    require(reading.phi is not None, "task", parts.config.task.task, "a system whose f is linear, to have a Φ")
     return plots.matrix_beside_phi(reading.matrix, reading.phi, size=parts.config.task.d, kept=reading.kept)
 
 

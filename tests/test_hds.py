@@ -12,10 +12,11 @@ from PIL import Image
 from experiments import figures, hds, reading
 from experiments.experiment import RunConfig, assemble
 from helpers import at_step, refusal, run
+from wrnn_jax.cells import history_system, unroll
 from wrnn_jax.models import HDSModelConfig, build
 from wrnn_jax.tasks import HDSConfig, hds_task
-from wrnn_jax.tasks.hds import longest_horizon, operator_of, responses, spread, step_scale
-from wrnn_jax.theory import TASKS, basis, fibonacci_operator, phi, rnn
+from wrnn_jax.tasks.hds import longest_horizon, operator_of, responses, spread, step_scale, system_of
+from wrnn_jax.theory import TASKS, basis, fibonacci_operator, moments, phi, rnn
 from wrnn_jax.training.loop import make_trainer
 from wrnn_jax.training.optimizer import make_hparams
 from wrnn_jax.training.state import TrainState
@@ -32,7 +33,7 @@ def gone_on(operator, first, horizon):
     return np.array(series[s:])
 
 
-@pytest.mark.parametrize("task", [*TASKS, "fibonacci", "compose-copy"])
+@pytest.mark.parametrize("task", [*TASKS, "fibonacci", "splice"])
 def test_data_are_the_recurrence_written_out(task):
     config = HDSConfig(task, horizon=30, curriculum=(4, 7))
     inputs, due = hds_task(config).splits["test"].examples(None, jnp.array([0, 5, 511]))
@@ -42,6 +43,26 @@ def test_data_are_the_recurrence_written_out(task):
     assert set(np.unique(np.abs(inputs[:, :8]))) == {1.0} if config.is_binary else np.unique(inputs[:, :8]).size == 192
     for first, expected in zip(np.asarray(inputs[:, :8], np.float64), np.asarray(due), strict=True):
         np.testing.assert_allclose(expected * scale[:, None], gone_on(operator, first, 30), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("task", ["nand", "add"])
+def test_data_of_a_nonlinear_system_are_its_history_system(task):
+    """And the means, with no memory at all, score what chance is said to."""
+    config = HDSConfig(task, d=4, s=3, horizon=20, curriculum=(4, 7))
+    system, made = system_of(config), hds_task(config)
+    inputs, due = made.splits["test"].examples(None, jnp.arange(512))
+    outputs = unroll(history_system(system.f, 3, 4), {}, inputs).outputs
+    np.testing.assert_array_equal(outputs[:, 3:], due)
+    batch, (targets, _) = made.batch(None, KEY, at_step(0), 2)
+    np.testing.assert_array_equal(unroll(history_system(system.f, 3, 4), {}, batch).outputs[:, 3:], targets)
+    means = np.broadcast_to(np.float32(moments(system, 20).mean)[:, None], due.shape)
+    answers = np.concatenate([inputs[:, :3], means], axis=1)
+    for name, values in made.splits["test"].metrics(answers, due).items():
+        assert np.mean(values) == pytest.approx(made.chance[name], abs=0.02)
+    assert made.solved({"test_acc": 1.0, "test_mse": made.chance["test_mse"] / 2})
+    assert not made.solved({"test_acc": 1.0, "test_mse": made.chance["test_mse"]}), "no better than the means"
+    with pytest.raises(ValueError, match=f"^task = '{task}': must be a system whose f is linear"):
+        operator_of(config)
 
 
 def test_training_and_test_data_are_fresh_and_their_own():
@@ -141,7 +162,7 @@ def test_a_level_ends_once_a_batch_is_mastered_and_the_last_one_never():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"task": "T5"}, "task = 'T5': must be one of T1, T2, T3, T4, fibonacci, compose-copy, or three integers"),
+        ({"task": "T5"}, "task = 'T5': must be one of T1, T2, T3, T4, fibonacci, compose-copy, "),
         ({"task": "1,2"}, "task = '1,2': must be a triple with triple three whole numbers"),
         ({"task": "127,0,0"}, "task = '127,0,0': must be a triple with id1 a number with exactly 8 bits set"),
         ({"task": f"{255 << 60},0,0"}, "must be a triple with id1 below 2^64"),
@@ -200,11 +221,11 @@ def test_every_model_trains_and_is_read(model, trained, tmp_path):
     assert ("variables" in drawn) == (model not in ("lstm", "wrnn"))
 
 
-@pytest.mark.parametrize("figure", ["eigenvalues", "memories", "variables", "horizon"])
+@pytest.mark.parametrize("figure", ["eigenvalues", "memories --basis input", "evolution", "horizon"])
 @pytest.mark.usefixtures("standard_promotion")
 def test_a_run_is_drawn_by_the_theory(trained, figure, tmp_path):
     out = tmp_path / "figure.png"
-    assert run(figures.main, trained, "--figure", figure, "--out", out) == 0
+    assert run(figures.main, trained, "--figure", *figure.split(), "--out", out) == 0
     assert out.read_bytes().startswith(b"\x89PNG")
 
 
@@ -243,14 +264,38 @@ def test_what_is_read_of_an_exact_rnn_is_its_theory():
     measured = reading.measure(parts, state)
     assert (measured["eigenvalues_kept"], measured["eigenvalues_theory"]) == (64, 64)
     assert measured["angle_error"] < 1e-5
+    assert measured["spectral_radius"] == pytest.approx(1, abs=1e-5)
     read = reading.read(parts, params)
     np.testing.assert_allclose(read.matrix, phi(operator_of(config.task)), atol=1e-4)
-    waves, inputs = reading.variables(parts, state, index=7)
+    seen = reading.evolution(parts, state, index=7)
+    waves, inputs = seen.variables, seen.inputs
     assert waves.shape == (8 + 12, 8, 8)
+    np.testing.assert_allclose(seen.outputs, waves[:, -1], atol=1e-3)
+    np.testing.assert_allclose(seen.outputs[8:], seen.due[8:], atol=1e-3)
+    assert np.isnan(seen.due[:8]).all()
+    assert seen.outside.max() < 1e-9, "all of the state is in its variables"
     np.testing.assert_allclose(waves[7], inputs[:8], atol=1e-3)  # T1 is shown a history, and has it.
     np.testing.assert_allclose(waves[15], inputs[:8], atol=1e-3)
     np.testing.assert_allclose(waves[9, :-1], waves[8, 1:], atol=1e-3)
     np.testing.assert_array_equal(reading.accuracy_along(parts, params), np.ones(12))
+    by_input = reading.read(parts, params, "input")
+    np.testing.assert_allclose(by_input.basis.vectors, read.basis.vectors, atol=1e-4)
+
+
+@pytest.mark.usefixtures("standard_promotion")
+def test_a_network_of_a_nonlinear_system_has_variables_but_no_phi():
+    config = hds.Config(
+        HDSConfig("xor", d=3, s=3, horizon=6, curriculum=(3,)), HDSModelConfig(), hds.HDSTrainConfig(), RunConfig()
+    )
+    parts = assemble(hds.EXPERIMENT, config)
+    state = TrainState(**dict.fromkeys(TrainState._fields))._replace(params=parts.model.init(KEY), fixed={})
+    measured = reading.measure(parts, state)
+    assert measured["linear_mse"] == pytest.approx(2 / 6)  # Steps 1 and 5 of 6 are sums.
+    assert measured["spectral_radius"] == pytest.approx(1, abs=1e-5)  # An orthogonal start.
+    assert "angle_error" not in measured
+    assert reading.evolution(parts, state).variables.shape == (9, 3, 3)
+    with pytest.raises(ValueError, match=r"^task = 'xor': must be a system whose f is linear"):
+        reading.memories_figure(parts, state)
 
 
 @pytest.mark.slow

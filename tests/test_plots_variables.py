@@ -7,6 +7,7 @@ from PIL import Image
 from helpers import by_gid, draw, frames_of
 from wrnn_jax.analysis.plots import (
     accuracy_by_step,
+    evolution,
     gradient_figure,
     matrix_beside_phi,
     spectra_overlay,
@@ -172,8 +173,11 @@ def test_a_wave_runs_down_one_column_a_step():
 def test_the_input_stands_above_its_wave_at_its_own_step():
     variables, values = travelling()
     inputs = np.where(np.arange(12)[:, None] < 5, 10 * values, 0)
-    figure = variables_wave(variables, inputs=inputs)
+    shares = np.linspace(0, 0.3, 12)
+    figure = variables_wave(variables, inputs=inputs, outside=shares)
     draw(figure)
+    (curve,) = by_gid(figure.axes[3], "outside")
+    np.testing.assert_allclose(curve.get_xydata(), np.stack([np.arange(12), 100 * shares], axis=1))
     for element, axis in enumerate(figure.axes[:3]):
         wave, strip = axis.images
         np.testing.assert_array_equal(strip.get_array(), inputs[None, :, element])
@@ -185,6 +189,34 @@ def test_the_input_stands_above_its_wave_at_its_own_step():
         (line,) = by_gid(axis, "end of input")
         assert set(line.get_xdata()) == {4.5}
     assert figure.axes[0].get_yticklabels()[-1].get_text() == "input"
+
+
+def test_the_evolution_has_input_variables_and_output_at_their_own_step():
+    """What enters at the top is in the newest column at the same step, and a row lower, by d elements, at each next."""
+    variables, values = travelling()
+    inputs = np.where(np.arange(12)[:, None] < 5, values, 0)
+    due = np.where(np.arange(12)[:, None] < 5, np.nan, values)
+    outputs = np.where(np.arange(12)[:, None] == 9, -values, values)
+    figure = evolution(variables, inputs, outputs, due, np.full(12, 0.25))
+    draw(figure)
+    top, middle, bottom, wanted, below = figure.axes[:5]
+    assert [axis.get_ylabel().split("\n")[0] for axis in figure.axes[:5]] == [
+        "input", "variables", "output", "due", "outside",
+    ]  # fmt: skip
+    drawn = np.ma.filled(middle.images[0].get_array(), np.nan)
+    assert drawn.shape == (4 * 3, 12)
+    np.testing.assert_array_equal(drawn[:2, :5], top.images[0].get_array()[:2, :5])
+    np.testing.assert_array_equal(drawn[3:5, 1:], drawn[:2, :-1])
+    assert np.isnan(drawn[5]).all(), "what was not kept is grey"
+    np.testing.assert_array_equal(bottom.images[0].get_array(), outputs.T)
+    assert bottom.images[0].get_clim() == wanted.images[0].get_clim()
+    (mistakes,) = by_gid(bottom, "mistakes")
+    assert set(mistakes.get_xdata()) == {9}
+    assert len(mistakes.get_xdata()) == 3
+    assert [line.get_ydata()[0] for line in by_gid(middle, "column")] == [2.5, 5.5, 8.5]
+    assert [label.get_text() for label in middle.get_yticklabels()] == ["4", "3", "2", "1"]
+    assert {by_gid(axis, "end of input")[0].get_xdata()[0] for axis in (top, middle, bottom, wanted, below)} == {4.5}
+    np.testing.assert_array_equal(by_gid(below, "outside")[0].get_ydata(), 25)
 
 
 def test_the_animations_bright_column_travels_to_the_left(tmp_path):
@@ -270,6 +302,11 @@ WAVES = np.zeros((4, 3, 2))
         (lambda: variables_wave(WAVES[0]), r"variables\.shape"),
         (lambda: variables_wave(np.nan * WAVES), "no finite number"),
         (lambda: variables_wave(WAVES, inputs=np.zeros((4, 3))), r"inputs\.shape"),
+        (lambda: variables_wave(WAVES, outside=np.zeros(3)), r"outside\.shape"),
+        (lambda: evolution(WAVES, np.zeros((4, 3)), np.zeros((4, 2))), r"inputs\.shape"),
+        (lambda: evolution(WAVES, np.zeros((4, 2)), np.zeros((3, 2))), r"outputs\.shape"),
+        (lambda: evolution(WAVES, np.zeros((4, 2)), np.zeros((4, 2)), np.zeros((4, 1))), r"due\.shape"),
+        (lambda: evolution(WAVES, *[np.zeros((4, 2))] * 2, outside=np.full(4, 1.5)), "shares from 0 to 1"),
         (lambda: variables_animation(WAVES, "a.mp4"), "path"),
         (lambda: variables_animation(WAVES, "a.gif", fps=0), "fps"),
         (lambda: variables_animation(WAVES, "a.gif", every=0), "every"),

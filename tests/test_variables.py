@@ -12,7 +12,9 @@ from wrnn_jax.analysis.variables import (
     PERSISTENT,
     compare_spectra,
     in_basis,
+    input_memories,
     linearised,
+    outside,
     reduced,
     variable_memories,
     variables_over_time,
@@ -275,6 +277,46 @@ def test_only_the_newest_column_must_be_orthogonal_to_the_rest(task):
     np.testing.assert_allclose(in_basis(recurrence, found), expected, atol=1e-9)
 
 
+@over_tasks
+def test_from_the_input_variables_are_found_in_any_basis(task):
+    """W_uh is the newest column whatever the angles between the vectors are; W_r⁺ then is not."""
+    matrix = transition(task)
+    kept = reduced(matrix)
+    whole = random_basis(np.random.default_rng(9), 100, S, D)
+    built = basis(whole.vectors[:, kept])  # Of the components that matter, the newest column's among them.
+    recurrence, readout = exact_rnn(part(matrix, kept), built)
+    found = input_memories(recurrence, built.vectors[:, -D:], S, kept)
+    lengths = np.linalg.norm(built.vectors, axis=0)
+    np.testing.assert_allclose(found.vectors * lengths, built.vectors, atol=1e-9)
+    expected = lengths[:, None] * part(matrix, kept) / lengths
+    np.testing.assert_allclose(in_basis(recurrence, found), expected, atol=1e-8)
+    of_all = input_memories(exact_rnn(matrix, whole)[0], whole.vectors[:, -D:], S, kept)
+    np.testing.assert_allclose(of_all.vectors, found.vectors, atol=1e-9)
+    assert np.abs(variable_memories(recurrence, readout, S, kept).vectors - found.vectors).max() > 0.1
+
+
+def test_where_what_is_written_is_what_is_read_both_grounds_are_one():
+    matrix = transition("T3")
+    kept, built = reduced(matrix), orthonormal_basis(90, 64)
+    recurrence, readout = exact_rnn(matrix, built)
+    by_input = input_memories(recurrence, readout.T, S, kept)
+    np.testing.assert_allclose(by_input.vectors, variable_memories(recurrence, readout, S, kept).vectors, atol=1e-12)
+
+
+def test_the_share_outside_depends_on_the_span_alone():
+    rng = np.random.default_rng(10)
+    found, hidden = basis(rng.normal(size=(9, 4))), rng.normal(size=(20, 9))
+    within, beyond = hidden @ found.dual.T @ found.vectors.T, np.linalg.svd(found.vectors)[0][:, 4:]
+    np.testing.assert_allclose(outside(within, found), 0, atol=1e-12)
+    np.testing.assert_allclose(outside(rng.normal(size=(20, 5)) @ beyond.T, found), 1)
+    shares = outside(hidden, found)
+    # What is beyond the span is at right angles to it; another basis of it, and another scale, say the same.
+    np.testing.assert_allclose(shares, np.square(hidden @ beyond).sum(1) / np.square(hidden).sum(1))
+    mixed = basis(found.vectors @ rng.normal(size=(4, 4)))
+    np.testing.assert_allclose(outside(-3 * hidden, mixed), shares)
+    np.testing.assert_array_equal(outside(np.zeros((2, 9)), found), 0)
+
+
 def test_repeat_copy_is_found_in_any_basis():
     matrix = transition("T1")
     recurrence, readout = exact_rnn(matrix, random_basis(np.random.default_rng(6), 100, S, D))
@@ -339,6 +381,12 @@ RNN = (np.eye(4), np.eye(4)[:2])
         (lambda: compare_spectra(np.eye(2), np.eye(2), threshold=0.0), "threshold"),
         (lambda: variable_memories(np.eye(4), np.eye(3), 2), r"readout\.shape"),
         (lambda: variable_memories(np.eye(4), np.ones((2, 4)), 2), r"a matrix of rank 1.*rank d = 2"),
+        (lambda: input_memories(np.eye(4), np.eye(3), 2), r"encoder\.shape"),
+        (
+            lambda: input_memories(np.eye(4), np.ones((4, 2)), 2),
+            "encoder = 'a matrix of rank 1': must be of rank d",
+        ),
+        (lambda: outside(np.zeros((5, 3)), basis(np.eye(4))), r"hidden\.shape"),
         (lambda: variable_memories(*RNN, 0), "columns = 0"),
         (lambda: variable_memories(*RNN, 2, [1, 4]), "from 0 to 3"),
         (lambda: variable_memories(*RNN, 2, [2, 1]), "ascending"),

@@ -41,11 +41,6 @@ class SpectralComparison(NamedTuple):
     angle_error: float | None
     """Radians; None where the counts J and K differ, or there is nothing to compare."""
 
-    @property
-    def radius(self) -> float:
-        """The matrix's spectral radius, max |λ|: above 1 its linear dynamics grow."""
-        return float(np.abs(np.concatenate([self.trained, self.left_out])).max())
-
 
 def reduced(phi: np.ndarray) -> np.ndarray:
     """The components of Φ that matter, ascending: all but those that nothing reads, or that read nothing::
@@ -192,14 +187,45 @@ def variable_memories(
     neurons = len(recurrence)
     fits = readout.ndim == 2 and len(readout) > 0 and readout.shape[1] == neurons
     require(fits, "readout.shape", readout.shape, f"(d, N) with N = {neurons}, as the recurrence")
-    size, rank = len(readout), int(np.linalg.matrix_rank(readout))
-    require(rank == size, "readout", f"a matrix of rank {rank}", f"of rank d = {size}")
-    require_integer("columns", columns, at_least=1)
-    chosen = _components(kept, columns * size)
-    memories = [np.linalg.pinv(readout)]
-    for _ in range(columns - 1):
-        memories.append(recurrence @ memories[-1])
-    return basis(_unit(np.concatenate(memories[::-1], axis=1)[:, chosen]))
+    _require_rank("readout", readout, len(readout))
+    return _memories(recurrence, np.linalg.pinv(readout), columns, kept)
+
+
+def input_memories(
+    recurrence: np.ndarray, encoder: np.ndarray, columns: int, kept: Sequence[int] | None = None
+) -> Basis:
+    """The directions of hidden state in which an RNN keeps its variables, found from the input onwards::
+
+        Ψ_s = W_uh        Ψ_{s−k} = W_hh^k W_uh,  k = 1 … s − 1        every vector of length 1, then Ψ⁺
+
+    Where :func:`variable_memories` asks how what is read came to be there, this asks where what is written goes. Let
+    W_hh = Ψ Φ Ψ⁺ and W_uh = Ψ_s be exact (:func:`wrnn_jax.theory.rnn`). Then the vectors of any Ψ are found again,
+    orthogonal or not, up to their lengths, if the boundary reads each wave once and ``kept`` is that of
+    :func:`reduced`: W_uh is Ψ_s in any basis, W_r⁺ only where Ψ_s is orthogonal to the rest. ``Ψ⁺ W_hh Ψ`` is the
+    reduced Φ, up to the ratios of lengths, if the components that were not kept are orthogonal to the others, or not
+    in the network at all.
+
+    Args:
+      recurrence: ``W_hh (N, N)``.
+      encoder: ``W_uh (N, d)``.
+      columns: s.
+      kept: as of :func:`variable_memories`.
+
+    Returns:
+      Ψ ``(N, K)`` and its dual ``(K, N)``.
+
+    Raises:
+      InvalidValue: as :func:`variable_memories`, of the encoder.
+
+    Source: Karuvally et al. 2024, section on variable memories; its authors' program grounds the basis in either.
+    """
+    recurrence = _square("recurrence", recurrence)
+    encoder = np.asarray(encoder, np.float64)
+    neurons = len(recurrence)
+    fits = encoder.ndim == 2 and encoder.shape[1:] > (0,) and len(encoder) == neurons
+    require(fits, "encoder.shape", encoder.shape, f"(N, d) with N = {neurons}, as the recurrence")
+    _require_rank("encoder", encoder, encoder.shape[1])
+    return _memories(recurrence, encoder, columns, kept)
 
 
 def in_basis(matrix: np.ndarray, basis: Basis) -> np.ndarray:
@@ -229,14 +255,59 @@ def variables_over_time(
     """
     require_integer("columns", columns, at_least=1)
     require_integer("size", size, at_least=1)
-    hidden, neurons = np.asarray(hidden, np.float64), len(basis.vectors)
-    fits = hidden.ndim == 2 and hidden.shape[1] == neurons
-    require(fits, "hidden.shape", hidden.shape, f"(T, N) with N = {neurons}, as the basis")
+    hidden = _states(hidden, basis)
     chosen, count = _components(kept, columns * size), basis.vectors.shape[1]
     require(count == len(chosen), "basis", f"{count} vectors", f"of {len(chosen)}, the components that are kept")
     variables = np.full((len(hidden), columns * size), np.nan)
     variables[:, chosen] = hidden @ basis.dual.T
     return variables.reshape(-1, columns, size)
+
+
+def outside(hidden: np.ndarray, basis: Basis) -> np.ndarray:
+    """The share of the state that is in none of the variables::
+
+        ‖h(t) − Ψ Ψ⁺ h(t)‖² / ‖h(t)‖²        from 0, all of it is in their span, to 1; 0 for a state that is 0
+
+    Ψ Ψ⁺ projects orthogonally: the share depends on the span alone. What a picture of the variables shows is 1 minus
+    this share of what the network does.
+
+    Args:
+      hidden: ``(T, N)``.
+      basis: such as :func:`variable_memories` gives.
+
+    Returns:
+      ``(T,)``.
+
+    Raises:
+      InvalidValue: for states that do not fit.
+    """
+    hidden = _states(hidden, basis)
+    rest = hidden - hidden @ basis.dual.T @ basis.vectors.T
+    whole = np.square(hidden).sum(axis=1)
+    return np.square(rest).sum(axis=1) / np.where(whole > 0, whole, 1)
+
+
+def _memories(recurrence: np.ndarray, newest: np.ndarray, columns: int, kept: Sequence[int] | None) -> Basis:
+    """Ψ from the newest column's vectors ``(N, d)`` and powers of W_hh."""
+    require_integer("columns", columns, at_least=1)
+    chosen = _components(kept, columns * newest.shape[1])
+    memories = [newest]
+    for _ in range(columns - 1):
+        memories.append(recurrence @ memories[-1])
+    return basis(_unit(np.concatenate(memories[::-1], axis=1)[:, chosen]))
+
+
+def _require_rank(field: str, matrix: np.ndarray, size: int) -> None:
+    rank = int(np.linalg.matrix_rank(matrix))
+    require(rank == size, field, f"a matrix of rank {rank}", f"of rank d = {size}")
+
+
+def _states(hidden: np.ndarray, basis: Basis) -> np.ndarray:
+    """States ``(T, N)`` that fit the basis, in double precision."""
+    hidden, neurons = np.asarray(hidden, np.float64), len(basis.vectors)
+    fits = hidden.ndim == 2 and hidden.shape[1] == neurons
+    require(fits, "hidden.shape", hidden.shape, f"(T, N) with N = {neurons}, as the basis")
+    return hidden
 
 
 def _spectrum(phi: np.ndarray) -> np.ndarray:

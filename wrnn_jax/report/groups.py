@@ -22,7 +22,7 @@ STATES = {
 MEASURED = {
     *METRICS, "seed", "status", "solved_step", "best_step", "steps", "epochs_done", "params", "seconds",
     "steps_per_second", "device", "experiment", "level", "eigenvalues_kept", "eigenvalues_theory",
-    "spectral_radius",
+    "spectral_radius", "linear_mse",
 }  # fmt: skip
 """Keys that say what came of a run, not how it was set."""
 MEASURED_WORDS = ("test_", "val_", "train_", "memoryless_")

@@ -10,12 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from wrnn_jax.tasks.base import Curriculum, Progress, Source, Task, held_out
-from wrnn_jax.theory import TASKS, binding_operator, compose_copy_operator, fibonacci_operator
+from wrnn_jax.theory import System, moments, named_system
 from wrnn_jax.typing import Array, Key
-from wrnn_jax.validation import InvalidValue, require, require_integer
+from wrnn_jax.validation import require, require_integer
 
-FIBONACCI = "fibonacci"
-COMPOSE_COPY = "compose-copy"
 HORIZON = 200
 """Steps without input over which the paper tests."""
 TEST_SIZE = 512
@@ -32,8 +30,9 @@ class HDSConfig:
     """The task's own flags."""
 
     task: str = "T1"
-    """The system: T1 | T2 | T3 | T4 | an integer triple id1,id2,id3 (binary vectors) | fibonacci | compose-copy (real
-    vectors)."""
+    """The system. Linear, of binary vectors: T1 | T2 | T3 | T4 | an integer triple id1,id2,id3; of real ones: fibonacci
+    | compose-copy | compose-copy-reversed | compose-copy-shifted | repeat-copy | splice. Nonlinear, of binary vectors:
+    xor (the binary Fibonacci series) | and | or | nand | nor | add (sums modulo 2^d)."""
     d: int = 8
     """Elements of a vector."""
     s: int = 8
@@ -55,7 +54,8 @@ class HDSConfig:
         rising = list(self.curriculum) == sorted(set(self.curriculum))
         require(rising, "curriculum", " ".join(map(str, self.curriculum)), "numbers of steps that rise")
         require(0 <= self.mastery < 1, "mastery", self.mastery, "from 0 to less than 1")
-        longest = longest_horizon(operator_of(self))
+        system = system_of(self)
+        longest = LONGEST if system.operator is None else longest_horizon(system.operator)
         if self.horizon is None:
             object.__setattr__(self, "horizon", min(HORIZON, longest))
         require_integer("horizon", self.horizon, at_least=1)
@@ -67,30 +67,27 @@ class HDSConfig:
     @property
     def is_binary(self) -> bool:
         """Whether the vectors are of ±1, else of real numbers from N(0, 1)."""
-        return self.task not in (FIBONACCI, COMPOSE_COPY)
+        return system_of(self).is_binary
+
+
+def system_of(config: HDSConfig) -> System:
+    """The config's system.
+
+    Raises:
+      InvalidValue: for a name that is none, or a triple that encodes no f, with the reason.
+    """
+    return named_system(config.task, config.d, config.s)
 
 
 def operator_of(config: HDSConfig) -> np.ndarray:
     """f of the config's system, ``(d, s·d)``.
 
     Raises:
-      InvalidValue: for a name that is none, or a triple that encodes no f, with the reason.
+      InvalidValue: as :func:`system_of`, and for a system whose f is not linear.
     """
-    if config.task == FIBONACCI:
-        return fibonacci_operator(config.d, config.s)
-    if config.task == COMPOSE_COPY:
-        allowed = f"as many as the elements, d = {config.d}, for compose-copy"
-        require(config.s == config.d, "s", config.s, allowed)
-        return compose_copy_operator(config.d)
-    try:
-        triple = TASKS.get(config.task) or tuple(int(number) for number in config.task.split(","))
-    except ValueError:
-        allowed = f"one of {', '.join([*TASKS, FIBONACCI, COMPOSE_COPY])}, or three integers id1,id2,id3"
-        raise InvalidValue("task", config.task, allowed) from None
-    try:
-        return binding_operator(triple, config.d, config.s)
-    except InvalidValue as refused:
-        raise InvalidValue("task", config.task, f"a triple with {refused.field} {refused.allowed}") from None
+    operator = system_of(config).operator
+    require(operator is not None, "task", config.task, "a system whose f is linear")
+    return operator
 
 
 def responses(operator: np.ndarray, horizon: int) -> np.ndarray:
@@ -119,7 +116,19 @@ def spread(made: np.ndarray) -> np.ndarray:
 
 def step_scale(config: HDSConfig) -> np.ndarray:
     """What :func:`hds_task` divides the vectors by, ``(horizon,)``: 1 for binary ones, else how a series grows."""
+    if config.is_binary:
+        return np.ones(config.horizon)
     return spread(responses(operator_of(config), config.horizon))
+
+
+def gone_on(system: System, first: Array, horizon: int) -> Array:
+    """The system's next vectors, step by step: ``(B, s, d)`` -> ``(B, H, d)``."""
+
+    def step(history: Array, _: None) -> tuple[Array, Array]:
+        newest = system.f(history)
+        return jnp.concatenate([history[:, 1:], newest[:, None]], axis=1), newest
+
+    return jnp.swapaxes(jax.lax.scan(step, first, length=horizon)[1], 0, 1)
 
 
 def longest_horizon(operator: np.ndarray) -> int:
@@ -143,7 +152,12 @@ def hds_task(config: HDSConfig) -> Task:
     In training H is the longest of the curriculum, and a level's own steps alone count. Metrics over the horizon:
 
     - ``test_mse``: the squared error, of a growing series at each step relative to the mean square of x(t);
-    - ``test_acc``: the share of signs that are right. Who remembers nothing has half of them.
+    - ``test_acc``: the share of signs that are right. Who remembers nothing has half of them; of logic, whose values
+      are more often of one sign than of the other, as much as their means say (:func:`wrnn_jax.theory.moments`).
+
+    What a linear network can do of a nonlinear f. Of ``xor`` and ``add`` the best linear f is 0: no element of a sum
+    goes with any one of the signs that are added. Over a horizon ``xor`` repeats after s + 1 steps, of which s are
+    copies: a linear network can have these right, all but 1/(s + 1) of the error, and half of those signs by chance.
 
     Solved asks for both, on 512 sequences. Of binary vectors: every sign right, and a ``test_mse`` below that of one
     who remembers nothing. Signs alone would not do: the values of a linear network whose spectral radius is above 1 may
@@ -152,19 +166,26 @@ def hds_task(config: HDSConfig) -> Task:
 
     Source: Karuvally et al. 2024, section 4 and appendix; the curriculum as in the authors' experiments.
     """
-    operator, (s, d) = operator_of(config), (config.s, config.d)
-    made = responses(operator, max(config.horizon, config.curriculum[-1]))
-    scale = spread(made)
-    relative = jnp.asarray(made / scale[:, None, None], jnp.float32)
+    system, (s, d) = system_of(config), (config.s, config.d)
+    longest = max(config.horizon, config.curriculum[-1])
+    scale = np.ones(longest)
+    if system.operator is not None:
+        made = responses(system.operator, longest)
+        scale = spread(made)
+        relative = jnp.asarray(made / scale[:, None, None], jnp.float32)
     scale = jnp.asarray(scale, jnp.float32)
     levels = jnp.asarray(config.curriculum)
-    draw = jax.random.rademacher if config.is_binary else jax.random.normal
-    chance = {"test_mse": 1.0, "test_acc": 0.5}
+    draw = jax.random.rademacher if system.is_binary else jax.random.normal
+    mean = moments(system, config.horizon).mean
+    chance = {"test_mse": float((1 - mean**2).mean()), "test_acc": float((1 + np.abs(mean)).mean() / 2)}
 
     def generate(key: Key, size: int, horizon: int) -> tuple[Array, Array]:
         """Inputs ``(B, s + H, d)`` and what is due ``(B, H, d)``, each step relative to its own scale."""
         first = draw(key, (size, s, d), jnp.float32)
-        due = jnp.einsum("hik,bk->bhi", relative[:horizon], first.reshape(size, s * d), precision="highest")
+        if system.operator is None:
+            due = gone_on(system, first, horizon)
+        else:
+            due = jnp.einsum("hik,bk->bhi", relative[:horizon], first.reshape(size, s * d), precision="highest")
         return jnp.concatenate([first, jnp.zeros((size, horizon, d))], axis=1), due
 
     def answers(outputs: Array) -> Array:
@@ -196,7 +217,7 @@ def hds_task(config: HDSConfig) -> Task:
 
     def solved(metrics: Mapping[str, float]) -> bool:
         error, signs = metrics["test_mse"], metrics["test_acc"]
-        if config.is_binary:
+        if system.is_binary:
             return signs == 1.0 and error < chance["test_mse"]
         return signs >= SOLVED_SIGNS and error <= SOLVED_MSE
 

@@ -75,9 +75,40 @@ def compose_copy_operator(size: int) -> np.ndarray:
     Source: Karuvally et al. 2024, experiments on variable binding.
     """
     require_integer("size", size, at_least=1)
-    operator = np.zeros((size, size * size))
-    operator[range(size), [i * size + i for i in range(size)]] = 1.0
+    return copy_operator(range(size), range(size), size)
+
+
+def copy_operator(columns_read: Sequence[int], elements_read: Sequence[int], columns: int) -> np.ndarray:
+    """A copy composed of the s columns, ``x_i(t) = x_e(t − s + c)`` for column c and element e of each output i.
+
+    Args:
+      columns_read: c of each of the d outputs, from 0, the oldest.
+      elements_read: e of each, from 0.
+      columns: s.
+
+    Returns:
+      f ``(d, s·d)``.
+
+    Raises:
+      InvalidValue: for a column or element that there is not.
+    """
+    require_integer("columns", columns, at_least=1)
+    size = len(columns_read)
+    chosen = {"columns_read": (columns_read, columns), "elements_read": (elements_read, size)}
+    for field, (indices, count) in chosen.items():
+        fits = len(indices) == size > 0 and all(0 <= index < count for index in indices)
+        require(fits, field, list(indices), f"a number from 0 to {count - 1} for each output")
+    operator = np.zeros((size, columns * size))
+    operator[range(size), [c * size + e for c, e in zip(columns_read, elements_read, strict=True)]] = 1.0
     return operator
+
+
+def operator_shape(operator: np.ndarray) -> tuple[int, int]:
+    """(d, s·d), once the operator has such a shape."""
+    shape = np.shape(operator)
+    fits = len(shape) == 2 and min(shape) > 0 and shape[1] % shape[0] == 0
+    require(fits, "operator.shape", shape, "(d, s·d): a row for each of d outputs, a column for each of s·d components")
+    return shape
 
 
 def _whole_numbers(triple: Sequence[int]) -> list[int]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from wrnn_jax.theory.operators import operator_shape
 from wrnn_jax.typing import Params
 from wrnn_jax.validation import require, require_integer
 
@@ -36,14 +37,6 @@ def phi(operator: np.ndarray) -> np.ndarray:
     operator = np.asarray(operator, np.float64)
     size, components = operator_shape(operator)
     return np.concatenate([np.eye(components)[size:], operator])
-
-
-def operator_shape(operator: np.ndarray) -> tuple[int, int]:
-    """(d, s·d), once the operator has such a shape."""
-    shape = np.shape(operator)
-    fits = len(shape) == 2 and min(shape) > 0 and shape[1] % shape[0] == 0
-    require(fits, "operator.shape", shape, "(d, s·d): a row for each of d outputs, a column for each of s·d components")
-    return shape
 
 
 def spectral_radius(matrix: np.ndarray) -> float:

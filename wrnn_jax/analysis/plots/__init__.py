@@ -17,17 +17,19 @@
 :func:`spectra_overlay`               eigenvalues, trained and in theory
 :func:`matrix_beside_phi`             a recurrence in its variables' basis
 :func:`variables_wave`                the variables of memory over time
+:func:`evolution`                     they, between input and output
 :func:`variables_animation`           the substrate in motion, a GIF
 :func:`gradient_figure`               gradients against the lag
 :func:`accuracy_by_step`              how long a network goes on rightly
 ====================================  ======================================  =====================
 
-Figures are those of Keller et al. 2024; the last six are for traveling-wave working memory, Karuvally et al. 2024.
+Figures are those of Keller et al. 2024; the last seven are for traveling-wave working memory, Karuvally et al. 2024.
 """
 
 from wrnn_jax.analysis.plots.bump import bump_figure
 from wrnn_jax.analysis.plots.copy import copy_example
 from wrnn_jax.analysis.plots.curves import PANELS, Panel, training_curves
+from wrnn_jax.analysis.plots.evolution import evolution
 from wrnn_jax.analysis.plots.examples import DIGITS, adding_example, image_example
 from wrnn_jax.analysis.plots.gradients import gradient_figure
 from wrnn_jax.analysis.plots.heatmap import grid_heatmap
@@ -49,6 +51,7 @@ __all__ = [
     "adding_example",
     "bump_figure",
     "copy_example",
+    "evolution",
     "gradient_figure",
     "grid_heatmap",
     "guide_line",

@@ -12,7 +12,7 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
 from wrnn_jax.analysis.plots.animation import DPI, write_gif
-from wrnn_jax.analysis.plots.style import TICKS, WIDTH, draw_image, top_of
+from wrnn_jax.analysis.plots.style import GREY, TICKS, WIDTH, draw_image, open_axes, top_of
 from wrnn_jax.validation import require
 
 ACROSS = 2  # panels side by side
@@ -21,7 +21,11 @@ NOT_KEPT = "0.8"
 
 
 def variables_wave(
-    variables: np.ndarray, *, inputs: np.ndarray | None = None, title: str = "Variables of working memory over time"
+    variables: np.ndarray,
+    *,
+    inputs: np.ndarray | None = None,
+    outside: np.ndarray | None = None,
+    title: str = "Variables of working memory over time",
 ) -> Figure:
     """Each element's wave: the substrate's columns over time, the newest on top, so that a wave runs down to the right.
 
@@ -30,24 +34,31 @@ def variables_wave(
     Args:
       variables: ``(T, s, d)``, from :func:`wrnn_jax.analysis.variables.variables_over_time`.
       inputs: u ``(T, d)``; if given, a strip above each wave shows what comes in, in colours of its own scale.
+      outside: the share of the state that is in none of the variables, ``(T,)``, from
+        :func:`wrnn_jax.analysis.variables.outside`; if given, a curve below: what the waves do not show.
       title: of the figure.
 
     Raises:
-      ValueError: for arrays of other shapes, or without any finite number.
+      ValueError: for arrays of other shapes, without any finite number, or shares that are not from 0 to 1.
 
     Source: Karuvally et al. 2024, the figure of the hidden state in the basis of the variable memories.
     """
-    variables = _substrates(variables)
+    variables = require_substrates(variables)
     steps, columns, size = variables.shape
     if inputs is not None:
         inputs = np.asarray(inputs, float)
         require(inputs.shape == (steps, size), "inputs.shape", inputs.shape, f"(T, d) = ({steps}, {size})")
     across = min(ACROSS, size)
     rows = math.ceil(size / across)
-    figure = Figure((WIDTH, rows * float(np.clip(0.16 * (columns + 2), 1.2, 3.0)) + 1.2), layout="constrained")
-    axes = figure.subplots(rows, across, sharex=True, sharey=True, squeeze=False).ravel()
-    for unused in axes[size:]:
-        unused.remove()
+    height, curve = float(np.clip(0.16 * (columns + 2), 1.2, 3.0)), [] if outside is None else [0.7]
+    figure = Figure((WIDTH, rows * height + sum(curve) + 1.2), layout="constrained")
+    grid = figure.add_gridspec(rows + len(curve), across, height_ratios=[*[height] * rows, *curve])
+    first = figure.add_subplot(grid[0, 0])
+    axes = [first, *(figure.add_subplot(grid[divmod(at, across)], sharex=first, sharey=first) for at in range(1, size))]
+    for at, axis in enumerate(axes):
+        axis.tick_params(labelleft=at % across == 0)
+    if outside is not None:
+        draw_shares(figure.add_subplot(grid[rows, :], sharex=first), require_shares(outside, steps))
     top = top_of(variables)
     for element, axis in enumerate(axes[:size]):
         image = _draw_wave(axis, variables[:, :, element], top)
@@ -89,7 +100,7 @@ def variables_animation(
       ValueError: for variables of another shape or without any finite number, a path that does not end in .gif, or
         numbers out of range.
     """
-    variables = _substrates(variables)
+    variables = require_substrates(variables)
     steps, columns, size = variables.shape
     side = float(np.clip(4.5 / max(columns, size), 0.15, 0.6))  # inches of a cell
     figure = Figure((max(side * columns + 1.9, 4.0), side * size + 1.4), dpi=DPI, layout="constrained")
@@ -97,7 +108,7 @@ def variables_animation(
     top = top_of(variables)
     frames = np.ma.masked_invalid(variables.transpose(0, 2, 1))
     edges = [np.arange(count + 1) + 0.5 for count in (columns, size)]
-    style = {"cmap": _colors(), "vmin": -top, "vmax": top, "edgecolors": "w", "linewidth": 1.0}
+    style = {"cmap": not_kept_in_grey(), "vmin": -top, "vmax": top, "edgecolors": "w", "linewidth": 1.0}
     mesh = axis.pcolormesh(*edges, frames[0], animated=True, **style)
     axis.set(xlabel="column (1: oldest)", ylabel="element", aspect="equal")
     axis.invert_yaxis()
@@ -115,21 +126,43 @@ def variables_animation(
     write_gif(figure, draw, steps, path, fps=fps, every=every, ink="k")
 
 
-def _substrates(variables: np.ndarray) -> np.ndarray:
+def require_substrates(variables: np.ndarray) -> np.ndarray:
+    """Variables ``(T, s, d)``, of which some are finite."""
     variables = np.asarray(variables, float)
     require(variables.ndim == 3 and variables.size > 0, "variables.shape", variables.shape, "(T, s, d), none of them 0")
     require(bool(np.isfinite(variables).any()), "variables", "no finite number", "finite where a component was kept")
     return variables
 
 
-def _colors() -> Colormap:
+def require_shares(outside: np.ndarray, steps: int) -> np.ndarray:
+    """Shares ``(T,)`` from 0 to 1, up to rounding."""
+    outside = np.asarray(outside, float)
+    require(outside.shape == (steps,), "outside.shape", outside.shape, f"(T,) = ({steps},)")
+    fits = bool(((outside >= -1e-9) & (outside <= 1 + 1e-9)).all())
+    require(fits, "outside", "shares below 0, above 1 or NaN", "shares from 0 to 1")
+    return outside
+
+
+def draw_shares(axis: Axes, outside: np.ndarray) -> None:
+    """The share of the state outside the variables, in percent, over time."""
+    axis.fill_between(np.arange(len(outside)), 100 * outside, color="0.8", lw=0)
+    axis.plot(100 * outside, color=GREY, lw=1.2, gid="outside")
+    axis.set(ylim=(0, max(1.0, 115 * outside.max())), ylabel="outside\n(%)")
+    axis.set_xlim(-0.5, len(outside) - 0.5)
+    axis.yaxis.set_major_locator(MaxNLocator(2))
+    open_axes(axis)
+
+
+def not_kept_in_grey() -> Colormap:
     """Blue to red, and grey for what was not kept."""
     return colormaps["RdBu_r"].with_extremes(bad=NOT_KEPT)
 
 
 def _draw_wave(axis: Axes, wave: np.ndarray, top: float) -> AxesImage:
     """``(T, s)``, column 1 at the bottom."""
-    image = draw_image(axis, wave, origin="lower", cmap=_colors(), vmin=-top, vmax=top, interpolation="nearest")
+    image = draw_image(
+        axis, wave, origin="lower", cmap=not_kept_in_grey(), vmin=-top, vmax=top, interpolation="nearest"
+    )
     axis.xaxis.set_major_locator(MaxNLocator(9, **TICKS))
     return image
 
