@@ -18,8 +18,10 @@ from wrnn_jax.models import Model, count_parameters
 from wrnn_jax.tasks import Source, Task
 from wrnn_jax.training import fit as fitting
 from wrnn_jax.training.checkpoint import Checkpoints
+from wrnn_jax.training.config import TrainConfig
 from wrnn_jax.training.loop import Trainer, make_trainer
 from wrnn_jax.training.members import members_mesh
+from wrnn_jax.training.optimizer import PLATEAUS
 from wrnn_jax.training.rundir import UNCHANGING, RunDirectory, device
 from wrnn_jax.training.state import TrainState
 from wrnn_jax.typing import Array, Params
@@ -140,7 +142,7 @@ def assemble(
     frozen = config.model.freeze_encoder or config.model.freeze_recurrence
     allowed = "0 where parts are frozen: it would change them"
     require(not (frozen and train.weight_decay), "weight_decay", train.weight_decay, allowed)
-    config = dataclasses.replace(config, train=train.resolved(task.epoch_steps(batch)))
+    config = dataclasses.replace(config, train=resolved(task, train))
     shards = members_mesh(jax.local_devices(), members, batch).shape["batch"]
     if trains:
         compile_if_it_pays(config, task, batch // shards, members)
@@ -149,11 +151,16 @@ def assemble(
     return Parts(dataclasses.replace(config, model=model_config), task, model)
 
 
+def resolved(task: Task, train: TrainConfig) -> TrainConfig:
+    """The training that a config stands for on a task."""
+    return train.resolved(task.epoch_steps(train.batch), task.loss_divisor(train.batch))
+
+
 def unchanging(parts: Parts) -> frozenset[str]:
     """Fields in which a resumed run may differ from before."""
     # Where evaluations leave a trace in the state, a resumed run must have them at the same steps.
     train = parts.config.train
-    traceless = parts.task.score is None and train.schedule != "plateau" and train.patience is None
+    traceless = parts.task.score is None and train.schedule not in PLATEAUS and train.patience is None
     return UNCHANGING if traceless else UNCHANGING - {"log_interval"}
 
 
@@ -262,6 +269,7 @@ def summary(experiment: Experiment, parts: Parts, fitted: fitting.Fitted) -> dic
         "lr": config.train.lr,
         "grad_clip": config.train.grad_clip,
         "weight_decay": config.train.weight_decay,
+        **({} if config.train.loss_divisor is None else {"loss_divisor": config.train.loss_divisor}),
         "schedule": config.train.schedule,
         "lr_factor": config.train.lr_factor,
         "lr_period": config.train.lr_period,

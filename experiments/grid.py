@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from experiments import grid_report
-from experiments.experiment import FAILURE, Experiment, Parts, RunConfig, assemble, readable_name, summary, unchanging
+from experiments.experiment import (
+    FAILURE,
+    Experiment,
+    Parts,
+    RunConfig,
+    assemble,
+    readable_name,
+    resolved,
+    summary,
+    unchanging,
+)
 from experiments.grid_flags import Grid, groups
 from wrnn_jax.grids.hosts import ALONE, Hosts, HostsError, connect
 from wrnn_jax.grids.progress import Progress, Stopped
@@ -112,8 +122,7 @@ def _programs(experiment: Experiment, grid: Grid) -> list[Program]:
         config = group[0].config
         task = tasks[config.task] = tasks.get(config.task) or experiment.make_task(config.task)
         parts = assemble(experiment, config, task, members=len(group), trains=True)
-        epoch_steps = task.epoch_steps(config.train.batch)
-        trains = {number_of[id(member)]: member.config.train.resolved(epoch_steps) for member in group}
+        trains = {number_of[id(member)]: resolved(task, member.config.train) for member in group}
         programs.append(
             {
                 number: parts._replace(config=dataclasses.replace(parts.config, train=train))

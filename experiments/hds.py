@@ -31,7 +31,8 @@ class HDSTrainConfig(TrainConfig):
     max_steps: int = 8_000
     """Optimiser steps, if nothing ends the run earlier."""
     schedule: str = "cosine"
-    """Of the learning rate: constant | step | exponential | cosine | one-cycle | plateau."""
+    """Of the learning rate: constant | step | exponential | cosine | one-cycle | plateau | one-cycle-momentum (which
+    cycles Adam's beta1 as well)."""
 
 
 @dataclasses.dataclass(frozen=True)

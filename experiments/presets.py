@@ -14,19 +14,22 @@ from wrnn_jax.report.published import (
     ABLATION_T,
     ADDING_GRID,
     ADDING_T,
+    AUTHORS_COPY_T,
     BINDING_MASTERY,
     BINDING_SEEDS,
     BINDING_SIZES,
     BINDING_STEPS,
     BINDING_TABLE_1,
+    COPY_BATCH,
     COPY_BEST,
     COPY_GRID,
     COPY_T,
     EPOCHS,
-    EPOCHS_IRNN_PSMNIST,
+    EPOCHS_IRNN,
     IMAGES_GRID,
     STEPS,
 )
+from wrnn_jax.tasks import CopyConfig
 from wrnn_jax.validation import require, require_choice
 
 
@@ -63,9 +66,14 @@ def _train(config: Any, **settings: Any) -> Any:
     return dataclasses.replace(config, train=dataclasses.replace(config.train, batch=128, **settings))
 
 
-def _copy_settings(config: Any) -> dict[str, float]:
+def _copy_settings(config: Any, lengths: tuple[int, ...] = COPY_T) -> dict[str, float]:
     best = COPY_BEST[config.model.model.split("-")[0], config.model.n_hid]
-    return {field: values[COPY_T.index(config.task.T)] for field, values in best.items()}
+    return {field: values[lengths.index(config.task.T)] for field, values in best.items()}
+
+
+def _train_copy(config: Any, **settings: Any) -> Any:
+    """The paper's training on the copy task, on whose scale its clips are: it divides the loss by the batch."""
+    return _train(config, loss_divisor=float(COPY_BATCH), max_steps=STEPS, stop_below=0.0, **settings)
 
 
 def paper_copy(config: Any) -> Any:
@@ -74,11 +82,28 @@ def paper_copy(config: Any) -> Any:
     Raises:
       InvalidValue: for a T or model that the paper does not have.
     """
+    _require_published_size(config)
+    require(config.task.T in COPY_T, "T", config.task.T, f"one of {COPY_T}, as in the paper")
+    return _train_copy(config, **_copy_settings(config))
+
+
+def authors_copy(config: Any) -> Any:
+    """The same as the authors' program has it: its batch, and the lengths of its sweep; T = 490 if none is given.
+
+    Raises:
+      InvalidValue: for a T or model that their sweep does not have.
+    """
+    _require_published_size(config)
+    T = AUTHORS_COPY_T[-1] if config.task.T == CopyConfig.T else config.task.T
+    require(T in AUTHORS_COPY_T, "T", T, f"one of {AUTHORS_COPY_T}: the authors' sweep, which the paper calls {COPY_T}")
+    config = dataclasses.replace(config, task=dataclasses.replace(config.task, T=T, variant="authors"))
+    return _train_copy(config, **_copy_settings(config, AUTHORS_COPY_T))
+
+
+def _require_published_size(config: Any) -> None:
     require_choice("model", config.model.model, sorted({model for model, _ in COPY_BEST}))
     sizes = [neurons for model, neurons in COPY_BEST if model == config.model.model]
     require(config.model.n_hid in sizes, "n_hid", config.model.n_hid, f"one of {sizes}, as in the paper")
-    require(config.task.T in COPY_T, "T", config.task.T, f"one of {COPY_T}, as in the paper")
-    return _train(config, **_copy_settings(config), max_steps=STEPS, stop_below=0.0)
 
 
 def ablation(row: str) -> Callable[[Any], Any]:
@@ -87,7 +112,7 @@ def ablation(row: str) -> Callable[[Any], Any]:
     def apply(config: Any) -> Any:
         require(config.task.T in ABLATION_T, "T", config.task.T, f"one of {ABLATION_T} for an ablation")
         config = dataclasses.replace(config, model=type(config.model)(**ABLATION[row]))
-        return _train(config, **_copy_settings(config), max_steps=STEPS, stop_below=0.0)
+        return _train_copy(config, **_copy_settings(config))
 
     return apply
 
@@ -111,7 +136,7 @@ def paper_mnist(epochs: Mapping[str, int]) -> Callable[[Any], Any]:
         require(config.task.dataset == "mnist", "dataset", config.task.dataset, "mnist, as in the paper")
         lr = 1e-4 if config.model.model == "irnn" else 1e-3
         schedule = {"schedule": "step", "lr_factor": 10.0, "lr_period": 100.0}
-        return _train(config, lr=lr, grad_clip=1.0, epochs=epochs[config.model.model], **schedule)
+        return _train(_started(config), lr=lr, grad_clip=1.0, epochs=epochs[config.model.model], **schedule)
 
     return apply
 
@@ -120,10 +145,21 @@ def paper_nscifar10(config: Any) -> Any:
     """A row of Table 3: batch 256."""
     require_choice("model", config.model.model, ("wrnn", "irnn"))
     require(config.task.dataset == "cifar10", "dataset", config.task.dataset, "cifar10, as in the paper")
+    config, epochs = _started(config), EPOCHS
     if config.model.model == "irnn":
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, n_hid=529))
-    config = _train(config, lr=1e-4, grad_clip=1.0, epochs=EPOCHS, schedule="step", lr_factor=10.0, lr_period=100.0)
+        epochs = EPOCHS_IRNN["nscifar10"]
+    config = _train(config, lr=1e-4, grad_clip=1.0, epochs=epochs, schedule="step", lr_factor=10.0, lr_period=100.0)
     return dataclasses.replace(config, train=dataclasses.replace(config.train, batch=256))
+
+
+def _started(config: Any) -> Any:
+    """The iRNN of the image tasks with the start of its encoder, V and b_V, in the authors' program."""
+    if config.model.model != "irnn":
+        return config
+    bias_init = "random" if config.model.use_bias else "zeros"
+    start = dataclasses.replace(config.model, encoder_init="uniform", bias_init=bias_init)
+    return dataclasses.replace(config, model=start)
 
 
 def _flags(models: tuple[str, ...], lengths: tuple[int, ...]) -> tuple[str, ...]:
@@ -132,17 +168,26 @@ def _flags(models: tuple[str, ...], lengths: tuple[int, ...]) -> tuple[str, ...]
 
 def _with_sweep(presets: dict[str, Preset], grid: Callable[[Any], Mapping[str, tuple]], axes: str) -> dict[str, Preset]:
     """The grid as well that the settings of the rows were searched in; what it does not search is as in the rows."""
-    paper = presets["paper"]
-    rows = tuple(row for row in paper.rows if "--n-hid" not in row)  # Sizes are searched.
-    return {**presets, "paper-sweep": Preset(f"the paper's grid for each row: {axes}", paper.apply, rows, grid)}
+    sweeps = {}
+    for name, preset in presets.items():
+        if name in ("paper", "authors"):
+            rows = tuple(row for row in preset.rows if "--n-hid" not in row)  # Sizes are searched.
+            sweeps[f"{name}-sweep"] = Preset(f"the paper's grid for each row: {axes}", preset.apply, rows, grid)
+    return {**presets, **sweeps}
 
 
+_COPY_MODELS = ("wrnn", "irnn", "irnn --n-hid 625")
 COPY = _with_sweep(
     {
         "paper": Preset(
             "Fig. 3 and Table 4, the best settings of the appendix for a T and model",
             paper_copy,
-            _flags(("wrnn", "irnn", "irnn --n-hid 625"), COPY_T),
+            _flags(_COPY_MODELS, COPY_T),
+        ),
+        "authors": Preset(
+            "these as the authors' program has them: its batch, and ten idle steps more for the last three T",
+            authors_copy,
+            _flags(_COPY_MODELS, AUTHORS_COPY_T),
         ),
         **{
             f"ablation-{row}": Preset(f"Table 4, {row}", ablation(row), tuple(f"--T {T}" for T in ABLATION_T))
@@ -174,7 +219,7 @@ _MNIST_MODELS = ("wrnn", "wrnn-mlp", "irnn")
 SMNIST = _images("Table 2, sMNIST", paper_mnist(dict.fromkeys(_MNIST_MODELS, EPOCHS)), _MNIST_MODELS)
 PSMNIST = _images(
     "Table 2, psMNIST",
-    paper_mnist({**dict.fromkeys(_MNIST_MODELS, EPOCHS), "irnn": EPOCHS_IRNN_PSMNIST}),
+    paper_mnist({**dict.fromkeys(_MNIST_MODELS, EPOCHS), "irnn": EPOCHS_IRNN["psmnist"]}),
     _MNIST_MODELS,
 )
 NSCIFAR10 = _images("Table 3, nsCIFAR10", paper_nscifar10, ("wrnn", "irnn"))

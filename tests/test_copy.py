@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.experiment import resolved
 from helpers import at_step
 from wrnn_jax.tasks import CopyConfig, copy_batch, copy_task
+from wrnn_jax.training.config import TrainConfig
 
 LENGTHS = (0, 1, 10, 80)
 
@@ -109,6 +111,17 @@ def test_metrics_by_hand():
     np.testing.assert_allclose(metrics["test_loss"], total / (50 * 27), rtol=1e-5)
     np.testing.assert_allclose(metrics["authors_loss"], total / (50 * 27) / 50, rtol=1e-5)
     np.testing.assert_allclose(metrics["recall"], recalled / 500, rtol=1e-6)
+
+
+def test_the_authors_variant_trains_on_their_loss():
+    """The cross-entropy divided by the batch, unless another divisor is asked for; evaluated is the loss itself."""
+    paper, authors = (copy_task(CopyConfig(3, variant)) for variant in ("paper", "authors"))
+    assert resolved(paper, TrainConfig(batch=48)).loss_divisor is None, "as runs have it that know no such field"
+    for asked, divisor in ((None, 48.0), (7.0, 7.0), (1.0, None)):
+        assert resolved(authors, TrainConfig(batch=48, loss_divisor=asked)).loss_divisor == divisor
+    assert resolved(authors, TrainConfig(batch=48)).hparams(None).loss_divisor == 48
+    _, targets = generate(authors, jax.random.key(0), 6)
+    np.testing.assert_allclose(authors.loss(jnp.zeros((6, 23, 10)), targets), math.log(10), rtol=1e-5)
 
 
 def test_inputs_are_one_hot():

@@ -71,7 +71,7 @@ def rows(logdir):
         ("--backend parallel", "--backend", "parallel", "auto, scan, fused, native"),
         ("--backend native", "--backend", "native", "another while WRNN_JAX_NATIVE=0"),
         ("--variant other", "--variant", "other", "paper, authors"),
-        ("--preset best", "--preset", "best", "paper, ablation-wrnn"),
+        ("--preset best", "--preset", "best", "paper, authors, ablation-wrnn"),
         ("--encoder-init eye", "--encoder-init", "eye", "sparse, dense"),
         ("--schedule linear", "--schedule", "linear", "constant, step, exponential, cosine, one-cycle, plateau"),
         ("--schedule step", "--lr-period", "None", "given for --schedule step"),

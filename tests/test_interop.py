@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
+from wrnn_jax.datasets import Images
 from wrnn_jax.interop import from_authors, to_authors
+from wrnn_jax.tasks import NoisyRowsConfig, noisy_rows_task
 
 STEPS = 500
 NUMPY_ACTIVATIONS = {"relu": lambda z: np.maximum(z, 0), "tanh": np.tanh, "identity": lambda z: z}
@@ -82,6 +84,30 @@ def authors_weights(kind, channels=3, neurons=8, taps=3, inputs=2, outputs=4, hi
     norm = np.linalg.norm(recurrence(linear_part, np.eye(units)), 2)
     arrays["cell.Wy.weight"] *= np.float32(0.99 / norm)
     return arrays
+
+
+def test_weights_of_nscifar10_know_the_colours_in_our_order():
+    """Their program's features of a row: all its reds, its greens, its blues; ours are what the task hands on."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (200, 32, 32, 3), dtype=np.uint8)  # (B, H, W, colours)
+    images = Images(pixels, np.zeros(200, np.uint8), pixels[:5], np.zeros(5, np.uint8), classes=10, peak=255, note="")
+    task = noisy_rows_task(NoisyRowsConfig(dataset="digits", T=32), images)
+    ours = task.splits["test"].examples(task.source, np.arange(5))[0]
+    theirs = pixels[:5].transpose(0, 3, 1, 2) / 255  # (B, colours, H, W), as their data set has it.
+    theirs = theirs.transpose(0, 2, 1, 3).reshape(5, 32, 96)
+    for kind in ("conv", "dense"):
+        arrays = authors_weights(kind, channels=2, neurons=5, inputs=96)
+        arrays["cell.Wx.weight"] /= 8
+        _, outputs = authors_program(arrays, theirs, "relu")
+        model, params = from_authors(arrays, channels=2)
+        np.testing.assert_allclose(model.apply(params, ours), outputs, rtol=0, atol=1e-5 * np.abs(outputs).max())
+        back = to_authors(model, params)
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(back[name], array)
+        kept = from_authors(arrays, channels=2, colors=1)[1]["cell"]["encoder"]["kernel"]
+        np.testing.assert_array_equal(np.reshape(kept, (-1, 96)), arrays["cell.Wx.weight"])
+    with pytest.raises(ValueError, match=r"^colors = 5: must be a divisor of D = 96"):
+        from_authors(arrays, colors=5)
 
 
 CASES = [

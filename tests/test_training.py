@@ -121,7 +121,7 @@ def test_hyper_parameters_are_traced_and_batch():
         updates, _ = optimizer.update(gradient, optimizer.init(params), params)
         return optax.apply_updates(params, updates)
 
-    pairs = [(1e-1, 0.0), (1e-2, 1.0), (1e-3, 1e-9)]
+    pairs = [(1e-1, 0.0), (1e-2, 1.0), (1e-3, 1e-9, None, None, None, 1e9)]
     batch = jax.tree.map(lambda *leaves: jnp.array(leaves), *(make_hparams(*pair) for pair in pairs))
     together = jax.vmap(update)(batch)
     for at, pair in enumerate(pairs):

@@ -9,15 +9,23 @@ import numpy as np
 from wrnn_jax import cells, readouts
 from wrnn_jax.models import Model, recurrent
 from wrnn_jax.typing import Params
-from wrnn_jax.validation import require
+from wrnn_jax.validation import require, require_integer
 
 CELL_NAMES = ("cell.Wx.weight", "cell.Wx.bias", "cell.Wy.weight", "cell.Wy.bias")
 LINEAR_NAMES = {"output": "readout"}
 MLP_NAMES = {"hidden": "readout.0", "output": "readout.2"}
 
 
+AUTHORS_COLORS = {96: 3}
+"""Inputs of a step -> the colours of a pixel, where they are not 1: of the authors' models only those of nsCIFAR10."""
+
+
 def from_authors(
-    state_dict: Mapping[str, np.ndarray], *, activation: str = "relu", channels: int | None = None
+    state_dict: Mapping[str, np.ndarray],
+    *,
+    activation: str = "relu",
+    channels: int | None = None,
+    colors: int | None = None,
 ) -> tuple[Model, Params]:
     """The model and parameters that the authors' ``state_dict`` describes: same weights, same states.
 
@@ -35,6 +43,9 @@ def from_authors(
       activation: ``"relu"``, ``"tanh"`` or ``"identity"``: it is not in the weights.
       channels: C. A convolution tells it, and what is given is checked against it; a dense RNN does
         not, and is taken to have one channel.
+      colors: of a row of pixels that is one step's input, as in nsCIFAR10: the authors' program hands on all its
+        reds, then its greens, then its blues; our task goes pixel by pixel. The columns of ``cell.Wx.weight`` are
+        brought into our order. If not given: 3 for D = 96, as nsCIFAR10 has it, else 1, which leaves them as they are.
 
     Returns:
       ``(model, params)`` with ``model.apply(params, xs)``: xs ``(B, T, D)`` -> ``(B, T, O)``.
@@ -75,11 +86,12 @@ def from_authors(
     _require_shape(arrays, "cell.Wy.weight", recurrence_shape)
     _require_shape(arrays, "cell.Wy.bias", bias_shape)
     _require_shape(arrays, "cell.Wx.bias", (units,))
+    colors = _colors(inputs, colors)
 
     params = {
         "cell": {
             "encoder": {
-                "kernel": arrays["cell.Wx.weight"].reshape(*state_shape, inputs),
+                "kernel": _transposed(arrays["cell.Wx.weight"], colors).reshape(*state_shape, inputs),
                 "bias": arrays["cell.Wx.bias"].reshape(state_shape),
             },
             "recurrence": {
@@ -102,11 +114,12 @@ def from_authors(
     return recurrent(cell, readout, inputs), jax.tree.map(jnp.asarray, params)
 
 
-def to_authors(model: Model, params: Params) -> dict[str, np.ndarray]:
-    """The inverse of :func:`from_authors`: numpy arrays under the authors' names, in their shapes.
+def to_authors(model: Model, params: Params, *, colors: int | None = None) -> dict[str, np.ndarray]:
+    """The inverse of :func:`from_authors`: numpy arrays under the authors' names, in their shapes and order.
 
     Raises:
-      ValueError: for parameters that are not those of a recurrent model of this library.
+      ValueError: for parameters that are not those of a recurrent model of this library, or colors that do not divide
+        D.
     """
     del model  # The parameters tell every shape; it is taken so that the two functions mirror each other.
     allowed = "the parameters of a recurrent model with a wave or dense cell, with biases"
@@ -119,8 +132,10 @@ def to_authors(model: Model, params: Params) -> dict[str, np.ndarray]:
     require(known, "params", jax.tree.map(np.shape, params), allowed)
     kernel, bias = np.asarray(recurrence["kernel"]), np.asarray(recurrence["bias"])
     local = kernel.ndim == 4
+    inputs = encoder["kernel"].shape[-1]
+    weight = np.asarray(encoder["kernel"]).reshape(-1, inputs)
     arrays = {
-        "cell.Wx.weight": np.asarray(encoder["kernel"]).reshape(-1, encoder["kernel"].shape[-1]),
+        "cell.Wx.weight": _transposed(weight, inputs // _colors(inputs, colors)),
         "cell.Wx.bias": np.asarray(encoder["bias"]).reshape(-1),
         "cell.Wy.weight": kernel[None] if local else kernel,
         "cell.Wy.bias": bias[None] if local else bias,
@@ -129,6 +144,18 @@ def to_authors(model: Model, params: Params) -> dict[str, np.ndarray]:
         arrays[f"{name}.weight"] = np.asarray(readout[layer]["kernel"])
         arrays[f"{name}.bias"] = np.asarray(readout[layer]["bias"])
     return arrays
+
+
+def _colors(inputs: int, colors: int | None) -> int:
+    colors = AUTHORS_COLORS.get(inputs, 1) if colors is None else colors
+    require_integer("colors", colors, at_least=1)
+    require(inputs % colors == 0, "colors", colors, f"a divisor of D = {inputs}")
+    return colors
+
+
+def _transposed(weight: np.ndarray, outer: int) -> np.ndarray:
+    """Columns ``(outer, inner)`` -> ``(inner, outer)``: the pixels of every colour -> the colours of every pixel."""
+    return weight.reshape(len(weight), outer, -1).swapaxes(1, 2).reshape(weight.shape)
 
 
 def _shape(arrays: Mapping[str, np.ndarray], name: str, axes: int) -> tuple[int, ...]:

@@ -108,7 +108,7 @@ def _images(
             {**wants[row.name], "experiment": task} if row.name in wants else None,
             {"test_acc": row.accuracy[task], "params": row.params},
             (f"{row.units:,}" if row.units else NONE,),
-            full=published.EPOCHS_IRNN_PSMNIST if (row.name, task) == ("iRNN", "psmnist") else published.EPOCHS,
+            full=published.EPOCHS_IRNN.get(task, published.EPOCHS) if row.name == "iRNN" else published.EPOCHS,
         )
         for row in rows
     ]
@@ -216,25 +216,30 @@ def _best_setting(row: tuple[str, int] | None, T: int) -> str:
     if row is None:
         return NONE
     at = published.COPY_T.index(T)
-    return setting(published.COPY_BEST[row]["lr"][at], published.COPY_BEST[row]["grad_clip"][at])
+    best = published.COPY_BEST[row]
+    return setting(best["lr"][at], best["grad_clip"][at], published.COPY_BATCH)
 
 
-def setting(lr: float | None, clip: float | None) -> str:
-    """Learning rate and clip in words."""
-    rate = "lr unknown" if lr is None else f"lr {lr:g}"
-    if clip is None:
-        return rate
-    return f"{rate}, clip {clip:g}" if clip else f"{rate}, no clip"
+def setting(lr: float | None, clip: float | None, loss_divisor: float | None = None) -> str:
+    """Learning rate, clip, and what the loss is divided by, in words."""
+    words = ["lr unknown" if lr is None else f"lr {lr:g}"]
+    if clip is not None:
+        words.append(f"clip {clip:g}" if clip else "no clip")
+    if loss_divisor is not None:
+        words.append(f"loss / {loss_divisor:g}")
+    return ", ".join(words)
 
 
+_ENCODER = {"encoder_init": ("uniform", "dense")}
+"""The authors' start for images, or ours."""
 _MNIST = {
     "wRNN (16c)": {**WRNN, "n_hid": 256, "n_ch": 16, "dataset": "mnist"},
     "wRNN + MLP": {**WRNN, "model": "wrnn-mlp", "n_hid": 256, "n_ch": 16, "dataset": "mnist"},
-    "iRNN": {**IRNN, "n_hid": 256, "dataset": "mnist"},
+    "iRNN": {**IRNN, **_ENCODER, "n_hid": 256, "dataset": "mnist"},
 }
 _CIFAR10 = {
     "wRNN (16c)": {**WRNN, "n_hid": 256, "n_ch": 16, "dataset": "cifar10", "T": 1000},
-    "iRNN": {**IRNN, "n_hid": 529, "dataset": "cifar10", "T": 1000},
+    "iRNN": {**IRNN, **_ENCODER, "n_hid": 529, "dataset": "cifar10", "T": 1000},
 }
 _PIXELS = "784 pixels one at a time; wRNN: n = 256, c = 16; iRNN: n = 256."
 _ROWS = "32 rows, then 968 steps of noise; wRNN: n = 256, c = 16; iRNN: n = 529."

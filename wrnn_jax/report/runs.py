@@ -32,6 +32,7 @@ NUMBERS = (
     "n_ch",
     "horizon",
     "weight_decay",
+    "loss_divisor",
 )
 METRICS = ("test_loss", "authors_loss", "recall", "test_mse", "test_acc", "angle_error", "val_acc", "val_loss")
 

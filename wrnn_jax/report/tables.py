@@ -141,7 +141,7 @@ def _trained(table: PaperTable, group: Group) -> str:
 def _setting(table: PaperTable, group: Group) -> str:
     known = group.settings
     told = [f"{key} {known[key]}" for key in table.told if known.get(key) is not None]
-    return ", ".join([setting(known.get("lr"), known.get("grad_clip")), *told])
+    return ", ".join([setting(known.get("lr"), known.get("grad_clip"), known.get("loss_divisor")), *told])
 
 
 def _heads(metric: Metric, is_published: bool) -> list[str]:

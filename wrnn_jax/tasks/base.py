@@ -96,6 +96,8 @@ class Task(NamedTuple):
     train_size: int | None = None
     """Training sequences, all of which an epoch goes through; None where every batch is fresh."""
     curriculum: Curriculum | None = None
+    loss_divisor: Callable[[int], float | None] = lambda batch: None
+    """What to train on: the loss divided by this number, for batches of a size; None is 1."""
     notes: Mapping[str, str] = MappingProxyType({})
     """What a reader of the results must know of the data."""
 

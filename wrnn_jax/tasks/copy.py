@@ -30,7 +30,9 @@ class CopyConfig:
     T: int = 480
     """Steps of nothing between the symbols and their recall; a sequence is T + 20 steps long."""
     variant: str = "paper"
-    """The batch: paper (its definition) | authors (as their program makes it)."""
+    """The batch, and what is trained on: paper (its definition) | authors (as their program has it: recall starts one
+    step later, and the loss is divided by the batch. Their T is ours + 10; in their sweep what the paper calls 30, 80
+    and 480 is 50, 100 and 500, so 40, 90 and 490 here: see --preset authors)."""
 
     def __post_init__(self):
         require_integer("T", self.T, at_least=0)
@@ -44,7 +46,10 @@ def copy_batch(key: Key, size: int, T: int, variant: str = "paper") -> tuple[Arr
     over the last ten steps the ten symbols: the first is due at the delimiter's own step.
 
     ``"authors"``: the delimiter stands one step earlier, so that recall starts the step after it. For
-    T = 0 it so overwrites the tenth symbol, in the target too. (Their ``--T`` is our T + 10.)
+    T = 0 it so overwrites the tenth symbol, in the target too.
+
+    Their ``--T`` is our T + 10. Their sweep has 10, 20, 50, 100 and 500, the paper's labels are 0, 10, 30, 80 and 480:
+    the last three were trained with ten idle steps more than they say, which is T = 40, 90 and 490 here.
 
     Returns:
       (inputs, targets), both int32 ``(B, T + 20)``.
@@ -63,7 +68,10 @@ def copy_task(config: CopyConfig) -> Task:
     """The copy task as data, loss and metrics.
 
     Inputs are one-hot ``(B, T + 20, 10)``, targets categories ``(B, T + 20)``, outputs logits
-    ``(B, T + 20, 10)``. Metrics of a sequence, of which means over 1,024 count:
+    ``(B, T + 20, 10)``. The loss is cross-entropy in nats, the mean over steps and sequences. The authors' program
+    divides it by the batch, B, before it takes the gradient, and so does ``"authors"`` (``Task.loss_divisor``): its
+    clips of 1 and 10 are, for their batch of 128, 128 and 1,280 of ours. Metrics of a sequence, of which means over
+    1,024 count:
 
     - ``test_loss``: cross-entropy in nats, the mean over every step;
     - ``authors_loss``: what their program reports as its test loss: that mean divided once more, by
@@ -111,4 +119,5 @@ def copy_task(config: CopyConfig) -> Task:
         monitor="test_loss",
         chance=chance,
         solved=solved,
+        loss_divisor=lambda batch: float(batch) if config.variant == "authors" else None,
     )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from wrnn_jax.training.optimizer import SCHEDULES, Hparams, make_hparams
+from wrnn_jax.training.optimizer import BY_EPOCHS, PLATEAUS, SCHEDULES, Hparams, make_hparams
 from wrnn_jax.validation import (
     InvalidValue,
     require,
@@ -12,9 +12,19 @@ from wrnn_jax.validation import (
     require_positive,
 )
 
-LR_FACTORS = {"step": 10.0, "exponential": 1 / 0.97, "one-cycle": 25.0, "plateau": 10.0}
+LR_FACTORS = {
+    "step": 10.0,
+    "exponential": 1 / 0.97,
+    "one-cycle": 25.0,
+    "plateau": 10.0,
+    "one-cycle-momentum": 25.0,
+    "exponential-epochs": 1 / 0.97,
+    "plateau-accuracy": 10.0,
+}
 """The factor of the schedules that have one, if none is given."""
-PATIENCE = 10.0
+LR_PERIODS = {"plateau": 10.0, "exponential-epochs": 1.0, "plateau-accuracy": 5.0}
+"""The period, if none is given, of those that can do without; where it is none of these, the whole run."""
+WHOLE_RUN = ("cosine", "one-cycle", "one-cycle-momentum")
 
 
 @dataclass(frozen=True)
@@ -31,12 +41,16 @@ class TrainConfig:
     """Largest global norm of a gradient; 0 = off."""
     weight_decay: float = 0.0
     """The factor of an L2 penalty on all parameters: half of it times their squared norm."""
+    loss_divisor: float | None = None
+    """What the loss is divided by before its gradient is clipped and goes to Adam; metrics are of the loss itself. (If
+    not given: 1; for copy --variant authors the batch, as their program has it.)"""
     schedule: str = "constant"
-    """Of the learning rate: constant | step | exponential | cosine | one-cycle | plateau."""
+    """Of the learning rate: constant | step | exponential | cosine | one-cycle | plateau | one-cycle-momentum (which
+    cycles Adam's beta1 as well)."""
     lr_factor: float | None = None
-    """What the schedule divides by, above 1 (if not given: 10; exponential 1/0.97; one-cycle 25)."""
+    """What the schedule divides by, above 1 (if not given: 10; exponential… 1/0.97; one-cycle… 25)."""
     lr_period: float | None = None
-    """Steps from one division to the next, or for cosine and one-cycle to the end (if not given: the whole run);
+    """Steps from one division to the next, or for cosine and one-cycle… to the end (if not given: the whole run);
     for plateau: evaluations without improvement (if not given: 10). Epochs, not steps, where there are epochs."""
     seed: int = 0
     """Seed of the parameters' start and of the training data."""
@@ -58,7 +72,9 @@ class TrainConfig:
             require_integer("max_steps", self.max_steps, at_least=0)
         require_nonnegative("grad_clip", self.grad_clip)
         require_nonnegative("weight_decay", self.weight_decay)
-        require_choice("schedule", self.schedule, SCHEDULES)
+        if self.loss_divisor is not None:
+            require_positive("loss_divisor", self.loss_divisor)
+        require_choice("schedule", self.schedule, self._schedules())
         if self.lr_factor is not None:
             has_one = ", ".join(LR_FACTORS)
             require(self.schedule in LR_FACTORS, "lr_factor", self.lr_factor, f"left out: only for {has_one}")
@@ -79,26 +95,33 @@ class TrainConfig:
         if self.stop_below is not None:
             require_nonnegative("stop_below", self.stop_below)
 
-    def resolved(self, epoch_steps: int | None) -> "TrainConfig":
+    def _schedules(self) -> tuple[str, ...]:
+        return tuple(name for name in SCHEDULES if name not in BY_EPOCHS)
+
+    def resolved(self, epoch_steps: int | None, loss_divisor: float | None = None) -> "TrainConfig":
         """The config with nothing left open: what was not given is what it stands for.
 
         Args:
           epoch_steps: optimiser steps of an epoch; None where there are no epochs.
+          loss_divisor: the task's own; None is 1.
         """
         whole_run = self.max_steps / (epoch_steps or 1)
-        periods = {"cosine": max(whole_run, 1.0), "one-cycle": max(whole_run, 1.0), "plateau": PATIENCE}
+        divisor = self.loss_divisor or loss_divisor
+        periods = {**LR_PERIODS, **dict.fromkeys(WHOLE_RUN, max(whole_run, 1.0))}
         return replace(
             self,
             lr_factor=self.lr_factor or LR_FACTORS.get(self.schedule),
             lr_period=self.lr_period or periods.get(self.schedule),
+            # None, as in runs that were begun when there was no such field.
+            loss_divisor=None if divisor == 1 else divisor,
         )
 
     def hparams(self, epoch_steps: int | None) -> Hparams:
         """The traced hyper-parameters of a resolved config."""
-        if self.schedule == "constant":
-            return make_hparams(self.lr, self.grad_clip, weight_decay=self.weight_decay)
-        in_steps = 1 if self.schedule == "plateau" else epoch_steps or 1
-        return make_hparams(self.lr, self.grad_clip, self.lr_factor, self.lr_period * in_steps, self.weight_decay)
+        in_steps = 1 if self.schedule in PLATEAUS else epoch_steps or 1
+        period = None if self.schedule == "constant" else self.lr_period * in_steps
+        factor = None if self.schedule == "constant" else self.lr_factor
+        return make_hparams(self.lr, self.grad_clip, factor, period, self.weight_decay, self.loss_divisor)
 
 
 @dataclass(frozen=True)
@@ -107,6 +130,11 @@ class EpochsConfig(TrainConfig):
 
     epochs: int = 120
     """Times through the training set."""
+    schedule: str = "constant"
+    """Of the learning rate: constant | step | exponential | cosine | one-cycle | plateau; as the authors' framework has
+    them: one-cycle-momentum (cycles Adam's beta1 as well) | exponential-epochs (falls once an epoch) | plateau-accuracy
+    (of the validation accuracy; lr-period is its patience, 5 if not given, and 5 evaluations after a drop do not
+    count)."""
     max_steps: int | None = None
     """Optimiser steps, where the run is to end before those epochs."""
     log_interval: int | None = None
@@ -118,7 +146,10 @@ class EpochsConfig(TrainConfig):
         super().__post_init__()
         require_integer("epochs", self.epochs, at_least=0)
 
-    def resolved(self, epoch_steps: int | None) -> "EpochsConfig":
+    def _schedules(self) -> tuple[str, ...]:
+        return tuple(SCHEDULES)
+
+    def resolved(self, epoch_steps: int | None, loss_divisor: float | None = None) -> "EpochsConfig":
         if epoch_steps is None:
             raise InvalidValue("epochs", self.epochs, "left out: the task has none")
         steps = self.epochs * epoch_steps
@@ -128,4 +159,4 @@ class EpochsConfig(TrainConfig):
             log_interval=self.log_interval or epoch_steps,
             checkpoint_interval=self.checkpoint_interval or epoch_steps,
         )
-        return super(EpochsConfig, in_steps).resolved(epoch_steps)
+        return super(EpochsConfig, in_steps).resolved(epoch_steps, loss_divisor)

@@ -15,15 +15,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from wrnn_jax.models import Model
 from wrnn_jax.tasks.base import Progress, Source, Task
 from wrnn_jax.training.members import How, members_mesh, over_members, resolved
-from wrnn_jax.training.optimizer import SCHEDULES, Hparams, make_optimizer
+from wrnn_jax.training.optimizer import COOLDOWN, PLATEAUS, SCHEDULES, Hparams, make_optimizer
 from wrnn_jax.training.state import Best, Plateau, TrainState
 from wrnn_jax.typing import Array, Params
-from wrnn_jax.validation import require_choice
+from wrnn_jax.validation import require, require_choice
 
 SLICE = 128
 """The most sequences that are evaluated at once on a device."""
 IMPROVEMENT = 1e-4
-"""The relative fall of the watched loss that counts as one."""
+"""The relative fall of the watched loss, or rise of the score, that counts as one."""
 
 
 class Trainer(NamedTuple):
@@ -82,9 +82,12 @@ def make_trainer(
       how: members at once or one after another, see :func:`wrnn_jax.training.members.over_members`.
 
     Raises:
-      ValueError: for a batch larger than an epoch, or an unknown schedule.
+      ValueError: for a batch larger than an epoch, an unknown schedule, or one that watches the score of a task that
+        has none.
     """
     require_choice("schedule", schedule, SCHEDULES)
+    watches = schedule == "plateau-accuracy"
+    require(task.score or not watches, "schedule", schedule, "another one: the task has no score to watch")
     task.epoch_steps(batch_size)  # Raises if the batch is larger than an epoch.
     mesh = members_mesh(jax.local_devices() if devices is None else devices, members or 1, batch_size, how)
     each = _Member(model, task, batch_size, schedule, mesh.shape["batch"])
@@ -226,9 +229,16 @@ class _Member(NamedTuple):
         return lax.cond(due, mean, lambda: nothing)
 
     def observe(self, data: Any, state: TrainState, hparams: Hparams, metrics: Any, due: Array) -> TrainState:
-        plateau, best = state.plateau, state.best
-        patience = hparams.lr_period if self.schedule == "plateau" else jnp.inf
-        plateau = _wait(plateau, metrics[self.task.monitor], patience)
+        best, loss = state.best, metrics[self.task.monitor]
+        lowered = loss < state.plateau.lowest * (1 - IMPROVEMENT)
+        improved = lowered
+        if self.schedule == "plateau-accuracy":
+            improved = metrics[self.task.score] > best.score * (1 + IMPROVEMENT)
+        plateau = state.plateau._replace(
+            lowest=jnp.where(lowered, loss, state.plateau.lowest), stale=jnp.where(lowered, 0, state.plateau.stale + 1)
+        )
+        if self.schedule in PLATEAUS:
+            plateau = self._wait(plateau, improved, hparams.lr_period)
         if best is not None:
             better = metrics[self.task.score] > best.score
             now = Best(state.params, metrics[self.task.score], state.step)
@@ -236,6 +246,14 @@ class _Member(NamedTuple):
         seen = {"plateau": plateau, "best": best}
         before = {"plateau": state.plateau, "best": state.best}
         return state._replace(**jax.tree.map(lambda new, old: jnp.where(due, new, old), seen, before))
+
+    def _wait(self, plateau: Plateau, improved: Array, patience: Array) -> Plateau:
+        """After one more evaluation: a drop once so many in a row were no improvement, see ``SCHEDULES``."""
+        # Below 0 while it cools down: a field of its own would be one that older checkpoints do not have.
+        waited = jnp.where(improved & (plateau.waited >= 0), 0, plateau.waited + 1)
+        drop = waited > patience if self.schedule == "plateau-accuracy" else waited >= patience
+        waited = jnp.where(drop, -COOLDOWN.get(self.schedule, 0), waited)
+        return plateau._replace(waited=waited, drops=plateau.drops + drop)
 
     def _share(self, batch: Array) -> Array:
         """This device's, of what is in order of the batch."""
@@ -245,19 +263,6 @@ class _Member(NamedTuple):
     def _mean(self, tree: Any) -> Any:
         """Over the devices that share the batch."""
         return lax.pmean(tree, "batch") if self.shards > 1 else tree
-
-
-def _wait(plateau: Plateau, loss: Array, patience: Array) -> Plateau:
-    """After one more evaluation: a drop once ``patience`` of them in a row were not lower by a share of 1e-4."""
-    improved = loss < plateau.lowest * (1 - IMPROVEMENT)
-    stale, waited = (jnp.where(improved, 0, count + 1) for count in (plateau.stale, plateau.waited))
-    drop = waited >= patience
-    return Plateau(
-        lowest=jnp.where(improved, loss, plateau.lowest),
-        stale=stale,
-        waited=jnp.where(drop, 0, waited),
-        drops=plateau.drops + drop,
-    )
 
 
 def _all_finite(tree: Params) -> Array:

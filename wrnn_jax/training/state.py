@@ -15,7 +15,8 @@ class Plateau(NamedTuple):
     stale: Array
     """Evaluations since, int32."""
     waited: Array
-    """Evaluations since the lowest or the last drop of the plateau schedule, int32."""
+    """Evaluations of a plateau schedule since the last improvement or drop, int32; below 0: after a drop, so many that
+    do not count are still to come."""
     drops: Array
     """How often the learning rate was divided, int32."""
 
