@@ -10,11 +10,13 @@ import pytest
 
 from experiments import copy
 from experiments.experiment import RunConfig, assemble
+from experiments.runs import open_run
 from wrnn_jax.kernels import native
 from wrnn_jax.kernels.native import build, library
 from wrnn_jax.models import ModelConfig
 from wrnn_jax.tasks import CopyConfig
 from wrnn_jax.training.config import TrainConfig
+from wrnn_jax.training.rundir import RunDirectory
 from wrnn_jax.validation import InvalidValue
 
 ROOT = Path(__file__).parents[1]
@@ -247,11 +249,11 @@ def test_without_locks_in_the_file_system_it_is_compiled_all_the_same(compiler, 
 
 
 def copying(max_steps=60_000, **model):
-    return copy, copy.Config(CopyConfig(), ModelConfig(**model), TrainConfig(max_steps=max_steps), RunConfig())
+    return copy.Config(CopyConfig(), ModelConfig(**model), TrainConfig(max_steps=max_steps), RunConfig())
 
 
 @pytest.mark.parametrize(
-    ("experiment", "options", "backend"),
+    ("config", "options", "backend"),
     [
         (copying(), {"trains": True}, "native"),
         (copying(model="irnn"), {"trains": True}, "native"),
@@ -263,8 +265,14 @@ def copying(max_steps=60_000, **model):
         (copying(max_steps=40), {"trains": True, "members": 9}, "native"),
     ],
 )
-def test_an_experiment_compiles_them_where_that_pays(compiler, capsys, experiment, options, backend):
-    module, config = experiment
-    parts = assemble(module.EXPERIMENT, config, **options)
+def test_an_experiment_compiles_them_where_that_pays(compiler, capsys, config, options, backend):
+    parts = assemble(copy.EXPERIMENT, config, **options)
     assert parts.config.model.backend == backend
     assert compiler() == capsys.readouterr().out.count("compiling") == (backend == "native")
+
+
+def test_a_run_that_had_them_is_read_without(compiler, tmp_path, monkeypatch):
+    parts = assemble(copy.EXPERIMENT, copying(), trains=True)
+    RunDirectory(tmp_path / "run", "copy", parts.config, resume=False).create()
+    monkeypatch.setenv(library.VARIABLE, "0")
+    assert open_run(tmp_path / "run").parts().config.model.backend == "fused"
