@@ -435,11 +435,11 @@ def test_a_flax_carry_is_that_of_each_sequences_end():
         ),
         (
             lambda: unroll(cells.history_system(lambda h: h[..., 0, :], 3, 2), {}, jnp.zeros((5, 4, 1))),
-            r"x.shape = \(5, 1\): must be \(…, D\) with D = d = 2",
+            r"^xs.shape = \(5, 4, 1\): must be of D features, D being d = 2",
         ),
         (
             lambda: unroll(*linear_twm(np.zeros((2, 6))), jnp.zeros((5, 4, 1)), backend="parallel"),
-            r"x.shape = \(4, 5, 1\): must be \(…, D\) with D = d = 2",
+            r"^xs.shape = \(5, 4, 1\): must be of D features, D being d = 2",
         ),
         (
             lambda: unroll(cells.history_system(lambda h: h[..., 0, :1], 3, 2), {}, jnp.zeros((5, 4, 2))),

@@ -1,24 +1,34 @@
 """Readouts: from the flattened hidden state to the outputs, as a pair of pure functions."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
-from wrnn_jax.cells.base import Cell, Engines
+from wrnn_jax.cells.base import Cell, Engines, unroll
 from wrnn_jax.cells.parts import affine, cast, uniform_fan_in, with_bias, without_bias
 from wrnn_jax.typing import Array, Carry, Key, Params
 from wrnn_jax.validation import require, require_integer, require_switch
 
 
 class Readout(NamedTuple):
-    """``init(key, input_size)`` -> params; ``apply(params, y)``: y ``(*batch, F)`` -> ``(*batch, O)``."""
+    """``init(key, input_size)`` -> params; ``apply(params, y)``: y ``(*batch, F)`` -> ``(*batch, O)``.
+
+    It reads the y of one step, ``(B, F)``, and may do with it what it likes: look across the batch, close over arrays,
+    have whole numbers, masks and keys among its parameters. An engine then hands it the y of all steps, one after
+    another, when they are there. One that is ``rowwise`` is read inside of an engine's loop.
+    """
 
     init: Callable[[Key, int], Params]
     apply: Callable[[Params, Array], Array]
     output_size: int
     is_linear: bool = False
     """Of the form of :func:`linear`, which the engines have a faster way for."""
+    rowwise: bool = False
+    """Whether ``apply`` reads each row of y by itself, and nothing but it and parameters, and gives real numbers: all
+    rows then are one batch to it, or are read in parts."""
 
 
 def linear(output_size: int, *, use_bias: bool = True) -> Readout:
@@ -40,7 +50,7 @@ def linear(output_size: int, *, use_bias: bool = True) -> Readout:
     def apply(params: Params, y: Array) -> Array:
         return affine(cast(params["output"], y.dtype), y)
 
-    return Readout(init, apply, output_size, is_linear=True)
+    return Readout(init, apply, output_size, is_linear=True, rowwise=True)
 
 
 def mlp(output_size: int, hidden_size: int = 100, *, use_bias: bool = True) -> Readout:
@@ -69,7 +79,7 @@ def mlp(output_size: int, hidden_size: int = 100, *, use_bias: bool = True) -> R
         params = cast(params, y.dtype)
         return affine(params["output"], jax.nn.relu(affine(params["hidden"], y)))
 
-    return Readout(init, apply, output_size)
+    return Readout(init, apply, output_size, rowwise=True)
 
 
 def direct(output_size: int) -> Readout:
@@ -79,7 +89,7 @@ def direct(output_size: int) -> Readout:
         require(input_size == output_size, "output_size", output_size, f"{input_size}, the features of the cell's y")
         return {}
 
-    return Readout(init, lambda params, y: y, output_size)
+    return Readout(init, lambda params, y: y, output_size, rowwise=True)
 
 
 def with_readout(cell: Cell, readout: Readout) -> Cell:
@@ -100,11 +110,26 @@ def with_readout(cell: Cell, readout: Readout) -> Cell:
         carry, y = cell.step(params["cell"], carry, x)
         return carry, readout.apply(params["readout"], y)
 
-    def with_it(loop):
-        """The engine ``loop``, read in the same way."""
+    def afterwards(backend):
+        """The engine of that name, whose outputs are read as the scan would have read them."""
+
+        def engine(params: Params, carry: Carry, xs: Array, last: bool) -> tuple[Carry, Array]:
+            outputs = "last" if last else "all"
+            carry, ys, _ = unroll(
+                cell, params["cell"], xs, carry=carry, outputs=outputs, time_major=True, backend=backend
+            )
+            read = partial(readout.apply, params["readout"])
+            return carry, read(ys) if last else jax.lax.map(read, ys)
+
+        return engine
+
+    def in_loop(backend, loop):
+        """The engine ``loop``, read as it goes."""
         how = "linear" if readout.is_linear else readout.apply
 
         def engine(params: Params, carry: Carry, xs: Array, last: bool) -> tuple[Carry, Array]:
+            if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(params["readout"])):
+                return afterwards(backend)(params, carry, xs, last)
             readout_params = cast(params["readout"], carry.dtype)
             if readout.is_linear:
                 readout_params = {"output": with_bias(readout_params["output"])}
@@ -112,8 +137,11 @@ def with_readout(cell: Cell, readout: Readout) -> Cell:
 
         return engine
 
-    engines = Engines(*(loop and with_it(loop) for loop in cell.engines))
-    return Cell(init, cell.initial_carry, step, cell.hidden, readout.output_size, engines)
+    rowwise = readout.rowwise or readout.is_linear
+    loops = {name: loop for name, loop in cell.engines._asdict().items() if loop}
+    engines = Engines(**{name: in_loop(name, loop) if rowwise else afterwards(name) for name, loop in loops.items()})
+    pure = cell.pure and rowwise
+    return Cell(init, cell.initial_carry, step, cell.hidden, readout.output_size, engines, pure)
 
 
 def _init_dense(key: Key, input_size: int, output_size: int) -> Params:

@@ -5,6 +5,8 @@ from collections.abc import Collection
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
+
 
 class InvalidValue(ValueError):
     """A ``ValueError`` that knows its ``field`` and ``value``, and what is ``allowed``."""
@@ -27,12 +29,12 @@ def require_choice(field: str, value: Any, choices: Collection[str]) -> None:
 
 def require_switch(field: str, value: Any) -> None:
     """``value`` is a boolean: the string "no" would be true."""
-    require(isinstance(value, bool), field, value, "True or False")
+    require(isinstance(value, bool | np.bool_), field, value, "True or False")
 
 
 def require_integer(field: str, value: Any, at_least: int) -> None:
     """``value`` is a whole number, ``at_least`` or more."""
-    is_integer = isinstance(value, Integral) and not isinstance(value, bool)
+    is_integer = isinstance(value, Integral) and not isinstance(value, bool | np.bool_)
     require(is_integer and value >= at_least, field, value, f"a whole number, {at_least} or more")
 
 

@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from wrnn_jax.cells.contract import REMEMBERED, fit_carry, fit_inputs, fit_params
 from wrnn_jax.kernels import native
+from wrnn_jax.kernels.transforms import varying_alike
 from wrnn_jax.typing import Array, Carry, Key, Params
 from wrnn_jax.validation import require, require_choice, require_integer
 
@@ -39,9 +42,13 @@ class Cell(NamedTuple):
     ``hidden(carry)``                       -> the hidden state as ``(*batch, C, N)``
     ``output_size``                         F, the features of ``y``
     ``engines``                             faster loops over time, where there are any
+    ``pure``                                whether the functions read nothing but their arguments
     ======================================  ====================================================
 
     The step computes in the carry's dtype: parameters and inputs are cast to it.
+
+    The cells of this library are ``pure``. Of one that is, a compiled :func:`unroll` is kept for the next call outside
+    of ``jit``; one that closes over arrays which may be others at the next call, or are differentiated, is not.
     """
 
     init: Callable[[Key, int], Params]
@@ -50,6 +57,7 @@ class Cell(NamedTuple):
     hidden: Callable[[Carry], Array]
     output_size: int
     engines: Engines = Engines()
+    pure: bool = False
 
 
 BACKENDS = ("auto", "scan", *Engines._fields)
@@ -118,44 +126,67 @@ def unroll(
     """
     require_choice("outputs", outputs, ("all", "last"))
     require_choice("backend", backend, BACKENDS)
-    require(xs.ndim >= 2 + (not time_major), "xs.shape", xs.shape, "(*batch, T, D), or (T, *batch, D) if time_major")
+    if not isinstance(remat, bool):
+        require_integer("remat", remat, at_least=1)
+    xs, batch = fit_inputs(xs, time_major)
+    carry = fit_carry(cell, carry, batch, xs)
+    params = fit_params(cell, params, xs)
     if not time_major:
         xs = jnp.moveaxis(xs, -2, 0)
-    require(len(xs) >= 1, "T", len(xs), "at least one time step")
-    if carry is None:
-        dtype = xs.dtype if jnp.issubdtype(xs.dtype, jnp.floating) else jnp.float32
-        carry = cell.initial_carry(xs.shape[1:-1], dtype)
     last = outputs == "last"
 
-    plain = xs.ndim == 3 and not return_hidden and remat is False
-    if plain:
-        backend = choose_backend(cell, backend, outputs, xs.shape[1], jax.tree.leaves(carry)[0].dtype)
-    else:
+    if len(batch) != 1 or return_hidden or remat is not False:
         allowed = "'scan' or 'auto' for more batch axes than one, hidden states or remat"
         require(backend in ("scan", "auto"), "backend", backend, allowed)
-    if plain and backend in cell.engines.names:
-        carry, ys = getattr(cell.engines, backend)(params, carry, xs, last)
-        return Unrolled(carry, ys if time_major or last else jnp.moveaxis(ys, 0, -2), None)
-
-    def body(carry, x):
-        carry, y = cell.step(params, carry, x)
-        return carry, (None if last else y, cell.hidden(carry) if return_hidden else None)
-
-    if last:
-        # The last step stands outside the loop, so that the loop need not compute any y at all.
-        carry, (_, hidden) = _scan(body, carry, xs[:-1], remat)
-        carry, ys = cell.step(params, carry, xs[-1])
-        if return_hidden:
-            hidden = jnp.concatenate([hidden, cell.hidden(carry)[None]])
+        backend = "scan"
     else:
-        carry, (ys, hidden) = _scan(body, carry, xs, remat)
+        # What is empty, or has sizes that are not known yet (``jax.export``), is no work for an engine.
+        is_work = all(isinstance(size, int) and size for size in xs.shape)
+        dtype = jax.tree.leaves(carry)[0].dtype
+        backend = choose_backend(cell, backend, outputs, batch[0] if is_work else NATIVE_BATCH, dtype)
+        backend = backend if is_work else "scan"
 
+    loop = _loop if cell.pure else _loop.__wrapped__
+    carry, ys, hidden = loop(cell, backend, last, return_hidden, remat)(params, carry, xs)
     if not time_major:
         if not last:
             ys = jnp.moveaxis(ys, 0, -2)
         if return_hidden:
             hidden = jnp.moveaxis(hidden, 0, -3)
     return Unrolled(carry, ys, hidden)
+
+
+@lru_cache(REMEMBERED, typed=True)  # for remat = 1 is not True
+def _loop(cell: Cell, backend: str, last: bool, return_hidden: bool, remat: bool | int) -> Callable:
+    """The loop over time ``(params, carry, xs (T, *batch, D)) -> (carry, outputs, hidden)``, compiled as one."""
+    plain = partial(_unroll_by_scan, cell, last, return_hidden, remat)
+    if backend == "scan":
+        return jax.jit(plain, inline=True)
+    engine = getattr(cell.engines, backend)
+
+    def fast(params, carry, xs):
+        return *engine(params, carry, xs, last), None
+
+    return jax.jit(lambda *operands: fast(*varying_alike(operands)), inline=True)
+
+
+def _unroll_by_scan(cell, last, return_hidden, remat, params, carry, xs):
+    """The definition."""
+    carry = varying_alike(carry, (params, xs))
+
+    def body(carry, x):
+        carry, y = cell.step(params, carry, x)
+        return carry, (None if last else y, cell.hidden(carry) if return_hidden else None)
+
+    if not last:
+        carry, (ys, hidden) = _scan(body, carry, xs, remat)
+        return carry, ys, hidden
+    # The last step stands outside the loop, so that the loop need not compute any y at all.
+    carry, (_, hidden) = _scan(body, carry, xs[:-1], remat)
+    carry, ys = cell.step(params, carry, xs[-1])
+    if return_hidden:
+        hidden = jnp.concatenate([hidden, cell.hidden(carry)[None]])
+    return carry, ys, hidden
 
 
 def choose_backend(
@@ -195,9 +226,8 @@ def _scan(body: Callable, carry: Carry, xs: Array, remat: bool | int) -> tuple[C
     """``lax.scan``; with ``remat`` over checkpointed segments, the steps left over after them as they are."""
     if remat is False:
         return lax.scan(body, carry, xs)
-    steps = len(xs)
+    steps = xs.shape[0]
     segment = max(1, math.ceil(math.sqrt(steps))) if remat is True else remat
-    require_integer("remat", segment, at_least=1)
     whole = steps - steps % segment
     segments = xs[:whole].reshape(whole // segment, segment, *xs.shape[1:])
     carry, stacked = lax.scan(jax.checkpoint(lambda carry, xs: lax.scan(body, carry, xs)), carry, segments)

@@ -10,6 +10,7 @@ from wrnn_jax.cells.base import Cell
 from wrnn_jax.cells.parts import (
     DENSE_KERNEL_INITS,
     affine,
+    batch_sizes,
     cast,
     engines,
     freeze,
@@ -90,7 +91,7 @@ def elman(
         return params if use_bias else without_bias(params)
 
     def initial_carry(batch_shape: Shape = (), dtype: jnp.dtype = jnp.float32) -> Carry:
-        return jnp.zeros((*batch_shape, units), dtype)
+        return jnp.zeros((*batch_sizes(batch_shape), units), dtype)
 
     def step(params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
         params = cast(freeze(params, frozen), carry.dtype)
@@ -100,7 +101,7 @@ def elman(
     def hidden(carry: Carry) -> Array:
         return carry.reshape(*carry.shape[:-1], channels, neurons)
 
-    return Cell(init, initial_carry, step, hidden, units, engines(activation, frozen))
+    return Cell(init, initial_carry, step, hidden, units, engines(activation, frozen), pure=True)
 
 
 def irnn(

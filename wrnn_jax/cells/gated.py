@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from wrnn_jax.cells.base import Cell
-from wrnn_jax.cells.parts import affine, cast, require_bias_options, uniform_fan_in, without_bias
+from wrnn_jax.cells.parts import affine, batch_sizes, cast, require_bias_options, uniform_fan_in, without_bias
 from wrnn_jax.typing import Array, Key, Params, Shape
 from wrnn_jax.validation import require_integer
 
@@ -63,7 +63,7 @@ def lstm(neurons: int, *, use_bias: bool = True, bias_init: Literal["zeros", "ra
 
     def initial_carry(batch_shape: Shape = (), dtype: jnp.dtype = jnp.float32) -> LSTMCarry:
         # Two arrays, not one twice: a caller may donate their buffers.
-        return LSTMCarry(*(jnp.zeros((*batch_shape, neurons), dtype) for _ in LSTMCarry._fields))
+        return LSTMCarry(*(jnp.zeros((*batch_sizes(batch_shape), neurons), dtype) for _ in LSTMCarry._fields))
 
     def step(params: Params, carry: LSTMCarry, x: Array) -> tuple[LSTMCarry, Array]:
         dtype = carry.hidden.dtype
@@ -74,4 +74,4 @@ def lstm(neurons: int, *, use_bias: bool = True, bias_init: Literal["zeros", "ra
         hidden = jax.nn.sigmoid(o) * jnp.tanh(cell)
         return LSTMCarry(hidden, cell), hidden
 
-    return Cell(init, initial_carry, step, lambda carry: carry.hidden[..., None, :], neurons)
+    return Cell(init, initial_carry, step, lambda carry: carry.hidden[..., None, :], neurons, pure=True)

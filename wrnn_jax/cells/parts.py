@@ -1,6 +1,6 @@
 """What cells and readouts share: the affine map, initialisations, and the engines' common form."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import jax
@@ -36,6 +36,11 @@ def require_bias_options(use_bias: bool, bias_init: str) -> None:
     require_switch("use_bias", use_bias)
     require_choice("bias_init", bias_init, BIAS_INITS)
     require(use_bias or bias_init == "zeros", "bias_init", bias_init, "zeros for use_bias = False")
+
+
+def batch_sizes(batch_shape: Shape | int) -> tuple[int, ...]:
+    """The sizes of a carry's batch axes; a number alone is that of one axis."""
+    return tuple(batch_shape) if isinstance(batch_shape, Iterable) else (batch_shape,)
 
 
 def uniform_fan_in(key: Key, shape: Shape, fan_in: int) -> Array:
@@ -106,7 +111,7 @@ def engine(unroll_wave: Callable[..., tuple[Carry, Array]], frozen: Mapping[str,
     """
 
     def loop(params: Params, carry: Carry, xs: Array, last: bool, readout=None, readout_params: Params = ()):
-        params = freeze(params, frozen)
+        params = cast(freeze(params, frozen), carry.dtype)
         recurrence, encoder = params["recurrence"], with_bias(params["encoder"])
         if "bias" in recurrence:
             bias = recurrence["bias"].reshape(-1, *[1] * (encoder["bias"].ndim - 1)) + encoder["bias"]

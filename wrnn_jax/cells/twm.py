@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wrnn_jax.cells.base import Cell, Engines
-from wrnn_jax.cells.parts import PRECISION, affine, cast, uniform_fan_in
+from wrnn_jax.cells.parts import PRECISION, affine, batch_sizes, cast, uniform_fan_in
 from wrnn_jax.kernels.doubling import linear_unroll
 from wrnn_jax.theory import warn_if_unstable
 from wrnn_jax.typing import Array, Carry, Key, Params, Shape
@@ -32,6 +32,8 @@ class Boundary(NamedTuple):
     """d."""
     is_linear: bool = False
     """f(a G + H) = a f(G) + f(H): the recurrence can then be computed for all steps at once."""
+    pure: bool = False
+    """Whether ``apply`` reads nothing but its arguments; see :class:`wrnn_jax.cells.base.Cell`."""
 
 
 class TWMCarry(NamedTuple):
@@ -84,7 +86,7 @@ def linear_boundary(columns: int, size: int, operator: Any | None = None, *, fre
         kernel = params["operator"].astype(substrate.dtype)
         return affine({"kernel": jax.lax.stop_gradient(kernel) if freeze else kernel}, _flatten(substrate))
 
-    return Boundary(init, apply, columns, size, is_linear=True)
+    return Boundary(init, apply, columns, size, is_linear=True, pure=True)
 
 
 def attention_boundary(
@@ -138,7 +140,7 @@ def attention_boundary(
         answers = jnp.einsum("...aj,...jak->...ak", weights, by_head("value", substrate), precision=PRECISION)
         return project("output", _flatten(answers))
 
-    return Boundary(init, apply, columns, size)
+    return Boundary(init, apply, columns, size, pure=True)
 
 
 def function_boundary(columns: int, size: int, f: Callable[[Array], Array]) -> Boundary:
@@ -194,10 +196,10 @@ def twm(boundary: Boundary, *, input_steps: int = 0) -> Cell:
         return boundary.init(key)
 
     def initial_carry(batch_shape: Shape = (), dtype: jnp.dtype = jnp.float32) -> Carry:
-        substrate = jnp.zeros((*batch_shape, columns, size), dtype)
+        substrate = jnp.zeros((*batch_sizes(batch_shape), columns, size), dtype)
         if not input_steps:
             return substrate
-        return TWMCarry(substrate, jnp.full(batch_shape, input_steps, jnp.int32))
+        return TWMCarry(substrate, jnp.full(batch_sizes(batch_shape), input_steps, jnp.int32))
 
     def step(params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
         _require_inputs(x, size)
@@ -213,7 +215,7 @@ def twm(boundary: Boundary, *, input_steps: int = 0) -> Cell:
         return jnp.swapaxes(carry.substrate if input_steps else carry, -1, -2)
 
     engines = Engines(parallel=_parallel(boundary)) if boundary.is_linear and not input_steps else Engines()
-    return Cell(init, initial_carry, step, hidden, size, engines)
+    return Cell(init, initial_carry, step, hidden, size, engines, boundary.pure)
 
 
 def history_system(f: Callable[[Array], Array], columns: int, size: int) -> Cell:

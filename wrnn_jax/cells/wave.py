@@ -12,6 +12,7 @@ from wrnn_jax.cells.parts import (
     KERNEL_INITS,
     PRECISION,
     affine,
+    batch_sizes,
     cast,
     engine,
     engines,
@@ -110,7 +111,7 @@ def wave(
         return params if use_bias else without_bias(params)
 
     def initial_carry(batch_shape: Shape = (), dtype: jnp.dtype = jnp.float32) -> Carry:
-        return jnp.zeros((*batch_shape, channels, neurons), dtype)
+        return jnp.zeros((*batch_sizes(batch_shape), channels, neurons), dtype)
 
     def step(params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
         params = cast(freeze(params, frozen), carry.dtype)
@@ -124,7 +125,7 @@ def wave(
     loops = engines(activation, frozen) if form == "roll" and not local else Engines()
     if loops.fused and activation == "identity":
         loops = loops._replace(parallel=engine(parallel_unroll, frozen))
-    return Cell(init, initial_carry, step, lambda carry: carry, channels * neurons, loops)
+    return Cell(init, initial_carry, step, lambda carry: carry, channels * neurons, loops, pure=True)
 
 
 def correlate_roll(kernel: Array, hidden: Array) -> Array:

@@ -1,6 +1,7 @@
 """The authors' trained weights: from the names and shapes of their PyTorch program to ours, and back."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,7 @@ def from_authors(
     *,
     activation: str = "relu",
     channels: int | None = None,
+    backend: Literal["auto", "scan", "fused", "native", "parallel"] = "auto",
     colors: int | None = None,
 ) -> tuple[Model, Params]:
     """The model and parameters that the authors' ``state_dict`` describes: same weights, same states.
@@ -46,6 +48,7 @@ def from_authors(
       colors: of a row of pixels that is one step's input, as in nsCIFAR10: the authors' program hands on all its
         reds, then its greens, then its blues; our task goes pixel by pixel. The columns of ``cell.Wx.weight`` are
         brought into our order. If not given: 3 for D = 96, as nsCIFAR10 has it, else 1, which leaves them as they are.
+      backend: as in :func:`wrnn_jax.cells.unroll`.
 
     Returns:
       ``(model, params)`` with ``model.apply(params, xs)``: xs ``(B, T, D)`` -> ``(B, T, O)``.
@@ -111,7 +114,7 @@ def from_authors(
     is_mlp = readout_names is MLP_NAMES
     hidden_size = len(arrays["readout.0.bias"]) if is_mlp else None
     readout = readouts.mlp(features, hidden_size) if is_mlp else readouts.linear(features)
-    return recurrent(cell, readout, inputs), jax.tree.map(jnp.asarray, params)
+    return recurrent(cell, readout, inputs, backend=backend), jax.tree.map(jnp.asarray, params)
 
 
 def to_authors(model: Model, params: Params, *, colors: int | None = None) -> dict[str, np.ndarray]:

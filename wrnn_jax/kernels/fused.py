@@ -21,9 +21,10 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from wrnn_jax.activations import ACTIVATIONS
+from wrnn_jax.kernels.contract import require_operands
 from wrnn_jax.kernels.transforms import split_perturbed, varying_alike, zeros_varying_as
 from wrnn_jax.typing import Array, Params
-from wrnn_jax.validation import require, require_choice
+from wrnn_jax.validation import require
 
 FEW_INPUTS = 16
 """Up to so many inputs, V x is a sum inside the step's elementwise loop: with up to 10, as far as was measured, faster
@@ -69,8 +70,11 @@ def fused_unroll(
 
     Returns:
         The last state, shaped as ``carry``, and the outputs, ``(T, B, O)`` or with ``last`` ``(B, O)``.
+
+    Raises:
+        InvalidValue: for operands that do not fit, see :func:`wrnn_jax.kernels.contract.require_operands`.
     """
-    require_choice("activation", activation, ACTIVATIONS)
+    require_operands(recurrence, encoder, readout_params, carry, xs, activation=activation, readout=readout)
     require(segment is None or segment >= 1, "segment", segment, "None, or 1 or more")
     if recurrence.ndim == 2:
         recurrence = recurrence[:, :, None]

@@ -32,8 +32,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from wrnn_jax.kernels.contract import require_operands
 from wrnn_jax.kernels.transforms import varying_alike
 from wrnn_jax.typing import Array, Params
+from wrnn_jax.validation import require
 
 PRECISION = lax.Precision.HIGHEST
 """Of every product, as in the cells."""
@@ -68,7 +70,13 @@ def parallel_unroll(
 
     Returns:
         The last state ``(B, C, N)`` and the outputs, ``(T, B, O)`` or with ``last`` ``(B, O)``.
+
+    Raises:
+        InvalidValue: for operands that do not fit, see :func:`wrnn_jax.kernels.contract.require_operands`.
     """
+    operands = (recurrence, encoder, readout_params, carry, xs)
+    require_operands(*operands, activation="identity", readout=readout)
+    require(recurrence.ndim == 3, "recurrence.shape", recurrence.shape, "(C, C, K)")
     dtype, batch = carry.dtype, len(carry)
     wide = partial(jax.tree.map, lambda leaf: leaf.astype(np.promote_types(dtype, np.float32)))
     operands = wide((recurrence, encoder, carry, xs))

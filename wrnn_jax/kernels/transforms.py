@@ -34,12 +34,17 @@ def zeros_varying_as(like: Array, shape: Sequence[int], dtype: Any) -> Array:
     return jnp.zeros_like(like, dtype=dtype, shape=shape)
 
 
-def varying_alike(tree: Any) -> Any:
-    """Let every leaf vary over those axes of ``shard_map`` that any of them varies over."""
-    zero = sum(zeros_varying_as(leaf, (), jnp.float32) for leaf in jax.tree.leaves(tree))
+def varying_alike(tree: Any, like: Any = ()) -> Any:
+    """Let every leaf vary over those axes of ``shard_map`` that any of them, or any leaf of ``like``, varies over."""
+    numbers = [leaf for leaf in jax.tree.leaves((tree, like)) if _is_number(leaf)]
+    zero = sum(zeros_varying_as(leaf, (), jnp.float32) for leaf in numbers)
 
     def widen(leaf: Array) -> Array:
-        wide = leaf + zero.astype(leaf.dtype)
+        wide = leaf + zero.astype(leaf.dtype) if _is_number(leaf) else leaf
         return leaf if jax.typeof(wide) == jax.typeof(leaf) else wide
 
     return jax.tree.map(widen, tree)
+
+
+def _is_number(leaf: Array) -> bool:
+    return jnp.issubdtype(leaf.dtype, jnp.number)

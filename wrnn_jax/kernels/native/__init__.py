@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
+from wrnn_jax.kernels.contract import require_operands
 from wrnn_jax.kernels.native import library
 from wrnn_jax.kernels.transforms import split_perturbed, varying_alike
 from wrnn_jax.typing import Array, Params
-from wrnn_jax.validation import require, require_choice
+from wrnn_jax.validation import require
 
 ACTIVATIONS = ("relu", "tanh", "identity")
 """Those of ``wrnn_jax.activations`` that ``unroll.cc`` has, in its order."""
@@ -57,16 +58,14 @@ def native_unroll(
     """
     platform = jax.default_backend()
     require(platform == "cpu", "backend", "native", f"another on this device, a {platform}: native is for CPUs")
-    require_choice("activation", activation, ACTIVATIONS)
-    require(readout is None or readout == "linear", "readout", readout, "None or 'linear'")
+    require_operands(recurrence, encoder, readout_params, carry, xs, activation=activation, readout=readout)
+    require(not callable(readout), "readout", readout, "None or 'linear'")
     if recurrence.ndim == 2:
         recurrence = recurrence[:, :, None]
         encoder = {"kernel": encoder["kernel"][:, None], "bias": encoder["bias"][:, None]}
-    channels, neurons, inputs = encoder["kernel"].shape
+    channels, neurons, _ = encoder["kernel"].shape
     taps = recurrence.shape[2]
     batch, steps = carry.shape[0], xs.shape[0]
-    require(taps % 2 == 1 and taps <= neurons, "taps", taps, f"odd and at most {neurons}")
-    require(min(channels, neurons, inputs, batch, steps) >= 1, "sizes", (*encoder["kernel"].shape, batch, steps), "≥ 1")
     output = readout_params["output"] if readout else {}
     for name, leaf in {"carry": carry, **output}.items():
         require(leaf.dtype == np.float32, f"{name}.dtype", leaf.dtype.name, "float32")
