@@ -19,7 +19,8 @@ from wrnn_jax.validation import require, require_choice, require_integer
 class Config:
     """Train the rows of Table 4 on the copy task, one after another, and print the table beside the paper's.
 
-    The same command again goes on where it was: with runs that had not ended, and not with those that had.
+    Clips are the published ones on the published scale: of the loss divided by the batch of 128. The same command again
+    goes on where it was: with runs that had not ended, and not with those that had.
     """
 
     rows: tuple[str, ...] = tuple(presets.ABLATION)

@@ -128,6 +128,14 @@ def test_the_config_tells_what_the_summary_does_not():
 # Numbers
 
 
+def test_a_run_of_before_there_was_an_option_joins_those_that_do_without():
+    before, now = {**COPY, "authors_loss": 1e-6}, {**COPY, "authors_loss": 3e-6, "seed": 1}
+    divided = {**COPY, "authors_loss": 1.0, "loss_divisor": 128.0, "max_steps": 1, "steps": 1}
+    runs = [Run("a", before, {}), Run("b", now, {"loss_divisor": None}), Run("c", divided, {})]
+    row = cells(TABLES["copy-ablation"], runs, "wRNN", 30)
+    assert (row["seeds"], row["loss ÷ 50, ours"]) == ("2", "2.0e-06 ± 1e-06")
+
+
 def test_ours_is_the_mean_and_sd_over_seeds_and_the_ratio_is_to_the_paper():
     losses = [1e-6, 2e-6, 6e-6]
     runs = [Run(f"r{seed}", {**COPY, "seed": seed, "authors_loss": loss}, {}) for seed, loss in enumerate(losses)]

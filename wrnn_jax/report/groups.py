@@ -65,7 +65,8 @@ def settings(run: Run) -> dict[str, Any]:
 
     How many steps a run was asked for is a setting; how many it made is one only where the former is unknown.
     """
-    kept = {key: value for key, value in run.known.items() if not _is_measured(key) and key not in OF_NO_ACCOUNT}
+    known = {key: value for key, value in run.known.items() if value is not None}  # As if a field were not there.
+    kept = {key: value for key, value in known.items() if not _is_measured(key) and key not in OF_NO_ACCOUNT}
     if kept.get("max_steps") is None and kept.get("epochs") is None:
         kept["steps"] = run.summary.get("steps")
     return kept
