@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.bench.race import Result
-from wrnn_jax.training.rundir import device, write_atomically
+from wrnn_jax.files import write_atomically
+from wrnn_jax.training.rundir import device
 
 
 def machine() -> dict[str, str]:

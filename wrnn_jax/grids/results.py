@@ -11,8 +11,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
+from wrnn_jax.files import write_atomically
 from wrnn_jax.training.fit import DIVERGED, SOLVED
-from wrnn_jax.training.rundir import write_atomically
 from wrnn_jax.validation import require, require_integer
 
 Row = Mapping[str, Any]

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from wrnn_jax.files import write_atomically
 from wrnn_jax.report.document import Block, Bullets, Cell, Document, Image, Paragraph, Section, Table
 from wrnn_jax.report.html import to_html
 from wrnn_jax.report.listing import other_runs, runs_of_no_table, runs_shown, unfinished_runs
@@ -14,7 +15,6 @@ from wrnn_jax.report.pictures import pictures
 from wrnn_jax.report.published import PAPERS
 from wrnn_jax.report.runs import Found, Run, find_runs
 from wrnn_jax.report.tables import Filling, comparison, fill, is_short
-from wrnn_jax.training.rundir import write_atomically
 from wrnn_jax.validation import InvalidValue
 
 TITLE = "Traveling waves in recurrent networks: results beside the papers'"
@@ -66,7 +66,7 @@ def build_report(runs: Path, out: Path) -> Report:
     try:
         (out / FIGURES).mkdir(parents=True, exist_ok=True)
         for image in images:
-            _write_bytes(out / FIGURES / image.file, image.png)
+            write_atomically(out / FIGURES / image.file, image.png)
         write_atomically(out / "report.md", to_markdown(document, FIGURES))
         write_atomically(out / "report.html", to_html(document))
     except OSError as error:
@@ -138,10 +138,3 @@ def _remainder(found: Found, strangers: Sequence[Run]) -> list[Section]:
 
 def _images(document: Document) -> list[Image]:
     return [block for section in document.sections for block in section.blocks if isinstance(block, Image)]
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    """Write beside, then rename, as :func:`write_atomically` does."""
-    beside = path.with_name(path.name + ".part")
-    beside.write_bytes(data)
-    beside.replace(path)

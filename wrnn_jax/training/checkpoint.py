@@ -13,6 +13,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from wrnn_jax.files import make_folder, sync, sync_tree
+
 OVERHEAD = 2**18
 """Bytes that a checkpoint takes beside its arrays, rounded up: some twenty small files."""
 
@@ -24,15 +26,18 @@ class CheckpointError(RuntimeError):
 class Checkpoints:
     """The checkpoints of one run: a folder for each step, the newest ``keep`` of them kept, all if that is 0.
 
-    Orbax writes beside and renames, so a killed process leaves no half checkpoint under a step's name.
-    A digest of the arrays is stored with them: Orbax itself returns wrong numbers for a flipped bit.
+    Orbax writes beside and renames, so a killed process leaves no half checkpoint under a step's name. The disk has a
+    checkpoint before an older one is deleted, so a machine that is lost leaves a whole one. A digest of the arrays is
+    stored with them: Orbax itself returns wrong numbers for a flipped bit.
     """
 
     def __init__(self, folder: Path, keep: int = 0):
         self._folder = folder.absolute()
         # Its warnings on unfinished folders and its progress are for its developers, not for our users.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep or None, enable_async_checkpointing=False)
+        self._keep = keep
+        make_folder(self._folder)
+        options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False)
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def save(self, step: int, state: Any, about: Any = None) -> None:
@@ -54,6 +59,10 @@ class Checkpoints:
             if step in self._manager.all_steps():
                 self._manager.delete(step)
             self._manager.save(step, args=args, force=True)
+            sync_tree(self._folder / str(step))
+            sync(self._folder)
+            for old in self.steps()[: -self._keep] if self._keep else ():
+                self._manager.delete(old)
         except Exception as error:  # Orbax and tensorstore raise many kinds, for a full disk as well.
             raise CheckpointError(f"cannot write checkpoint {step} in {self._folder}: {_first_line(error)}") from error
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 
+from wrnn_jax.files import append, make_folder, write_atomically
 from wrnn_jax.validation import InvalidValue, require
 
 UNCHANGING = frozenset(
@@ -60,7 +61,7 @@ class RunDirectory:
             _require_same(stored["config"], config, self.path, unchanging)
             if not resume and any(any(self.path.glob(pattern)) for pattern in self.BEGUN):
                 raise InvalidValue("logdir", str(path), "an empty folder, or go with --resume: it holds a run already")
-        elif self.path.is_dir() and any(self.path.iterdir()):
+        elif self.path.is_dir() and any(item.name != f"{self.ABOUT}.part" for item in self.path.iterdir()):
             raise InvalidValue("logdir", str(path), "a run's folder or an empty one: it holds other files")
         self._about = {
             "experiment": experiment,
@@ -78,9 +79,11 @@ class RunDirectory:
           InvalidValue: if that cannot be, with the reason.
         """
         try:
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
-            self.figures.mkdir(exist_ok=True)
+            make_folder(self.path)
+            # Before anything else: what is begun without it could not be told from a folder of something else.
             write_atomically(self.path / self.ABOUT, _json(self._about, indent=2))
+            make_folder(self.checkpoints)
+            make_folder(self.figures)
         except OSError as error:
             raise InvalidValue("logdir", str(self.path), f"a folder that can be written ({error.strerror})") from error
 
@@ -94,9 +97,8 @@ class RunDirectory:
         return read_metrics(self.path)
 
     def record(self, row: Mapping[str, Any]) -> None:
-        """Append a row to ``metrics.jsonl``."""
-        with (self.path / "metrics.jsonl").open("ab", buffering=0) as file:
-            file.write((_json(row) + "\n").encode())
+        """Append a row to ``metrics.jsonl``: it is on the disk before any later checkpoint."""
+        append(self.path / "metrics.jsonl", (_json(row) + "\n").encode())
 
     def summarise(self, summary: Mapping[str, Any]) -> None:
         """Write ``summary.json``."""
@@ -163,16 +165,6 @@ def device() -> str:
     devices = jax.local_devices()
     host = f"host {platform.machine()}, {os.cpu_count()} cores"
     return f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform}), {host}"
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write beside, then rename: readers see the old file or the new one, whole."""
-    beside = path.with_name(path.name + ".part")
-    with beside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
 
 
 def _require_same(
