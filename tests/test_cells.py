@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from jax.flatten_util import ravel_pytree
 
 from wrnn_jax.cells import elman, irnn, unroll, wave
+from wrnn_jax.cells.wave import shift_kernel, wave_speeds
 
 KEY = jax.random.key(0, impl="unsafe_rbg")  # Compiles several times faster than the default generator.
 NUMPY_ACTIVATIONS = {"relu": lambda z: np.maximum(z, 0), "tanh": np.tanh, "identity": lambda z: z}
@@ -95,14 +96,52 @@ def test_every_form_is_the_circulant_matrix(shape, batch):
 
 
 def test_published_kernel_is_the_discretised_wave_equation():
-    """u = [0, 1 − ν, ν] keeps the share 1 − ν in place and takes ν from the neighbour above."""
-    speed, neurons = 0.3, 7
-    cell = wave(1, neurons, activation="identity")
-    params = init(cell)
-    params["recurrence"]["kernel"] = np.array([[[0, 1 - speed, speed]]], np.float32)
-    sigma = (1 - speed) * np.eye(neurons) + speed * np.eye(neurons, k=1)
-    sigma[-1, 0] = speed
-    np.testing.assert_allclose(matrix_of(cell, params), sigma, rtol=1e-6)
+    """u = [0, 1 − ν, ν] keeps the share 1 − ν in place and takes ν from the neighbour above, in each channel alone."""
+    speeds, neurons = (0.3, 1.0, 0.0, -0.25), 7
+    params = init(wave(4, neurons, speed=speeds))
+    (down, whole, still, up) = (np.array(u, np.float32) for u in ([0, 0.7, 0.3], [0, 0, 1], [0, 1, 0], [0.25, 0.75, 0]))
+    kernel = np.zeros((4, 4, 3), np.float32)
+    kernel[range(4), range(4)] = down, whole, still, up
+    np.testing.assert_allclose(params["recurrence"]["kernel"], kernel, rtol=1e-6)
+    np.testing.assert_array_equal(params["recurrence"]["kernel"][1, 1], whole)  # To the bit.
+    sigma = 0.7 * np.eye(neurons) + 0.3 * np.eye(neurons, k=1)
+    sigma[-1, 0] = 0.3
+    np.testing.assert_allclose(circulant(kernel[:1, :1], neurons), sigma, rtol=1e-6)
+    untied = init(wave(4, neurons, speed=speeds, local=True))["recurrence"]["kernel"]
+    np.testing.assert_allclose(untied, np.broadcast_to(kernel[:, :, None], untied.shape), rtol=1e-6)
+
+
+@pytest.mark.parametrize("speed", [0.0, 0.3, 1.0, 1.75, -2.4, 3.0])
+def test_a_pulse_travels_at_the_speed_and_spreads_by_its_fraction(speed):
+    """After t steps: mass 1, mean −νt (against the index), variance φ(1 − φ)t; a whole speed keeps the pulse whole."""
+    taps, neurons, steps = 7, 41, 5
+    kernel = shift_kernel(np.array([speed]), taps)
+    assert np.count_nonzero(kernel) == (1 if speed % 1 == 0 else 2)
+    pulse = np.linalg.matrix_power(circulant(kernel[None], neurons), steps)[:, 0]
+    positions = (np.arange(neurons) + neurons // 2) % neurons - neurons // 2  # Of a ring around the pulse's start.
+    mean = pulse @ positions
+    assert pulse.sum() == pytest.approx(1)
+    assert mean == pytest.approx(-speed * steps)
+    assert pulse @ (positions - mean) ** 2 == pytest.approx(speed % 1 * (1 - speed % 1) * steps)
+
+
+def test_speeds_over_channels():
+    np.testing.assert_allclose(wave_speeds("log", 3, 5), [0.2, 0.2 * 10**0.5, 2])
+    np.testing.assert_array_equal(wave_speeds("log", 1, 3), [1])
+    np.testing.assert_array_equal(wave_speeds(0.5, 2, 3), [0.5, 0.5])
+    for speed, allowed in {
+        1.5: "from -1 to 1 with 3 taps; it needs 5",
+        -2: "from -1 to 1 with 3 taps; it needs 5",
+        (0.5, 3.5): "it needs 9",
+        (0.5,): "one for each of 2 channels",
+        math.nan: "finite",
+        True: "finite",
+        "lin": "or log",
+    }.items():
+        with pytest.raises(ValueError, match=re.escape(allowed)):
+            wave(2, 9, speed=speed)
+    with pytest.raises(ValueError, match="speed"):
+        wave(2, 9, kernel_init="random", speed=0.5)
 
 
 @over_waves

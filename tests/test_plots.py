@@ -1,5 +1,6 @@
 import io
 
+import matplotlib.figure
 import numpy as np
 import pytest
 
@@ -172,3 +173,12 @@ def test_hidden_refuses_other_shapes():
         hidden_waves(np.zeros((0, 1, 4)))
     with pytest.raises(ValueError, match=r"inputs\.shape"):
         hidden_waves(np.zeros((5, 1, 4)), inputs=np.zeros((6, 2)))
+
+
+def test_a_notebook_shows_a_figure_once():
+    """IPython takes a formatter registered for a class of the object's, as %matplotlib inline does, else _repr_png_."""
+    figure = hidden_waves(np.random.default_rng(0).random((20, 2, 10)))
+    assert isinstance(figure, matplotlib.figure.Figure)  # So that such a formatter draws it, and then alone.
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    others = [name for name in dir(figure) if name.startswith("_repr_") or name == "_ipython_display_"]
+    assert [name for name in others if getattr(figure, name)() is not None] == ["_repr_png_"]

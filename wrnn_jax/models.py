@@ -12,6 +12,7 @@ from wrnn_jax.activations import ACTIVATIONS
 from wrnn_jax.cells.base import Cell, choose_backend, unroll
 from wrnn_jax.cells.parts import DENSE_KERNEL_INITS, ENCODER_INITS, KERNEL_INITS, require_bias_options
 from wrnn_jax.cells.twm import Boundary, attention_boundary, linear_boundary
+from wrnn_jax.cells.wave import wave_speeds
 from wrnn_jax.readouts import Readout, with_readout
 from wrnn_jax.typing import Array, Key, Params
 from wrnn_jax.validation import require, require_choice, require_integer, require_switch
@@ -118,6 +119,9 @@ class ModelConfig:
     init: str | None = None
     """Start of the recurrent kernel: shift | identity | random | orthogonal (not for wrnn…; if not given: the model's
     own)."""
+    speed: float | tuple[float, ...] | Literal["log"] | None = None
+    """Speed ν of the waves at the start, neurons a step: a number, one for each channel, or log (over channels from a
+    tenth of the fastest to the fastest, half of ksize); only for wrnn… with the shift (1 if not given)."""
     encoder_init: str | None = None
     """Start of the encoder V: sparse (the paper's V-init) | dense (N(0, 0.001²)) | uniform (±1/√D, as a linear layer of
     the authors' framework; if not given: the model's own)."""
@@ -159,6 +163,10 @@ class ModelConfig:
             allowed = f"an odd number from 1 to n-hid = {self.n_hid}"
             require(self.ksize % 2 == 1 and self.ksize <= self.n_hid, "ksize", self.ksize, allowed)
             require(self.ksize >= 3 or self.init != "shift", "ksize", self.ksize, "3 or more for the shift (see init)")
+            require(self.speed is None or self.init == "shift", "speed", self.speed, "left out unless init is shift")
+            if self.speed is not None:
+                wave_speeds(self.speed, self.n_ch, self.ksize)
+        require(is_wave or self.speed is None, "speed", self.speed, f"left out: {self.model} has no wave speed")
         if named.act:
             require_choice("act", self.act, ACTIVATIONS)
             require_choice("init", self.init, KERNEL_INITS if is_wave else DENSE_KERNEL_INITS)
@@ -250,5 +258,5 @@ def cell_of(config: ModelConfig, input_size: int) -> Cell:
         **biases,
     }
     if named.family == "wave":
-        return cells.wave(config.n_ch, config.n_hid, config.ksize, local=named.local, **options)
+        return cells.wave(config.n_ch, config.n_hid, config.ksize, local=named.local, speed=config.speed, **options)
     return cells.elman(config.n_hid, channels=config.n_ch, **options)

@@ -1,9 +1,13 @@
 """The Wave-RNN cell: a recurrence by circular convolution over rings of neurons."""
 
+import math
+from collections.abc import Sequence
+from numbers import Real
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from wrnn_jax.activations import ACTIVATIONS
@@ -34,6 +38,7 @@ def wave(
     *,
     activation: Literal["relu", "tanh", "identity"] = "relu",
     kernel_init: Literal["shift", "identity", "random"] = "shift",
+    speed: float | Sequence[float] | Literal["log"] | None = None,
     encoder_init: Literal["sparse", "dense", "uniform"] = "sparse",
     use_bias: bool = True,
     bias_init: Literal["zeros", "random"] = "zeros",
@@ -61,6 +66,8 @@ def wave(
         ``h_{t+1}[i] = h_t[i+1]``: a pulse launched at position 0 wraps to N−1 and travels down the
         index, one neuron a step. ``"identity"``: each neuron keeps its value. ``"random"``:
         U(−1/√(C·K), 1/√(C·K)).
+      speed: ν of the shift, neurons a step: one number, or one for each channel; None is 1. See
+        :func:`shift_kernel`, and :func:`wave_speeds` for ``"log"``.
       encoder_init: the start of V: ``"sparse"`` (the paper's V-init), ``"dense"`` or ``"uniform"``; see
         :func:`wrnn_jax.cells.parts.init_encoder`. The sparse start wants inputs that are not negative,
         as one-hot vectors and pixels are: where the features of every input sum to 0 or less, ReLU
@@ -76,8 +83,9 @@ def wave(
       freeze_recurrence: no gradient flows into u and b_u.
 
     Raises:
-      ValueError: for sizes below 1, taps that are even or above N, the shift with one tap, an
-        unknown option, ``local`` with ``form="conv"``, or ``bias_init="random"`` without biases.
+      ValueError: for sizes below 1, taps that are even or above N, the shift with one tap, a speed that the taps
+        cannot hold or without the shift, an unknown option, ``local`` with ``form="conv"``, or
+        ``bias_init="random"`` without biases.
 
     Source: Keller et al. 2024, section 2.2, eq. 1 to 3 and "Initialization".
     """
@@ -91,6 +99,10 @@ def wave(
     require_switch("freeze_encoder", freeze_encoder)
     require_switch("freeze_recurrence", freeze_recurrence)
     require(taps >= 3 or kernel_init != "shift", "taps", taps, "3 or more for kernel_init = 'shift'")
+    require(speed is None or kernel_init == "shift", "speed", speed, "left out unless kernel_init = 'shift'")
+    speeds = (
+        wave_speeds(1.0 if speed is None else speed, channels, taps) if kernel_init == "shift" else np.zeros(channels)
+    )
     require_choice("form", form, ("roll", "conv"))
     require(not (local and form == "conv"), "form", form, "'roll' for the local variant")
 
@@ -104,7 +116,7 @@ def wave(
         params = {
             "encoder": init_encoder(encoder_key, (channels, neurons), input_size, encoder_init, bias_init),
             "recurrence": {
-                "kernel": _init_kernel(kernel_key, (channels, channels, *positions, taps), kernel_init),
+                "kernel": _init_kernel(kernel_key, (channels, channels, *positions, taps), kernel_init, speeds),
                 "bias": _init_bias(bias_key, (channels, *positions), channels * taps, bias_init),
             },
         }
@@ -155,14 +167,57 @@ def correlate_conv(kernel: Array, hidden: Array) -> Array:
     return convolved.reshape(hidden.shape)
 
 
-def _init_kernel(key: Key, shape: Shape, kernel_init: str) -> Array:
-    """u of ``(C, C, K)`` or ``(C, C, N, K)``; see :func:`wave`."""
+def wave_speeds(speed: float | Sequence[float] | Literal["log"], channels: int, taps: int) -> np.ndarray:
+    """ν of every channel ``(C,)``, neurons a step, from one number, one for each channel, or ``"log"``.
+
+    ``"log"``: spaced logarithmically from a tenth of ⌊K/2⌋, in channel 0, to ⌊K/2⌋, the fastest that K taps hold (it
+    alone for one channel). A ring keeps an input for N/ν steps, a lap, so the rings remember over a decade of time.
+
+    Raises:
+      ValueError: for what is no finite number, not one number a channel, or faster than ⌊K/2⌋: names the taps needed.
+    """
+    fastest = taps // 2
+    if isinstance(speed, str):
+        require(speed == "log", "speed", speed, "a number, one for each channel, or log")
+        return np.geomspace(fastest / 10, fastest, channels) if channels > 1 else np.array([float(fastest)])
+    several = isinstance(speed, (Sequence, np.ndarray)) and np.ndim(speed) == 1
+    numbers = list(speed) if several else [speed] * channels
+    allowed = f"finite numbers, one alone or one for each of {channels} channels"
+    require(len(numbers) == channels, "speed", speed, allowed)
+    for number in numbers:
+        is_number = isinstance(number, Real) and not isinstance(number, bool) and math.isfinite(number)
+        require(is_number, "speed", speed, allowed)
+        needed = 2 * math.ceil(abs(number)) + 1
+        require(needed <= taps, "speed", speed, f"from -{fastest} to {fastest} with {taps} taps; it needs {needed}")
+    return np.array(numbers, float)
+
+
+def shift_kernel(speeds: np.ndarray, taps: int) -> np.ndarray:
+    """Each channel's kernel to itself ``(C, K)``, of the wave equation ∂h/∂t = ν ∂h/∂x for speeds ν ``(C,)``::
+
+        u[k] = max(0, 1 − |ν − d|),     d = k − ⌊K/2⌋
+
+    For 0 ≤ ν ≤ 1 that is ``[0, 1 − ν, ν]``; a faster wave splits between the two taps on either side of ν, a negative
+    one travels up the index. Σ u = 1, so nothing is lost; Σ d·u = ν, so a pulse's mean travels exactly ν neurons a
+    step, against the index. With φ the fractional part of ν, its variance grows by φ(1 − φ) a step: waves of whole
+    speeds keep their form, others spread, by √(N(1 − ν)) neurons in a lap for 0 < ν < 1.
+
+    Source: Keller et al. 2024, eq. 1 and 2.
+    """
+    offsets = np.arange(taps) - taps // 2
+    return np.maximum(0.0, 1.0 - np.abs(np.asarray(speeds, float)[:, None] - offsets))
+
+
+def _init_kernel(key: Key, shape: Shape, kernel_init: str, speeds: np.ndarray) -> Array:
+    """u of ``(C, C, K)`` or ``(C, C, N, K)``; see :func:`wave`. The identity is the shift of speed 0."""
     channels, taps = shape[0], shape[-1]
     if kernel_init == "random":
         return uniform_fan_in(key, shape, channels * taps)
     own = jnp.arange(channels)
-    tap = taps // 2 + (kernel_init == "shift")
-    return jnp.zeros(shape).at[own, own, ..., tap].set(1.0)
+    kernels = jnp.asarray(shift_kernel(speeds, taps), jnp.zeros(()).dtype).reshape(
+        channels, *[1] * (len(shape) - 3), taps
+    )
+    return jnp.zeros(shape).at[own, own].set(kernels)
 
 
 def _init_bias(key: Key, shape: Shape, fan_in: int, bias_init: str) -> Array:

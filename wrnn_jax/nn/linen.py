@@ -1,5 +1,6 @@
 """Cells for ``flax.linen.RNN``."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -107,6 +108,7 @@ class WaveRNNCell(_LinenCell):
     taps: int = 3
     activation: Literal["relu", "tanh", "identity"] = "relu"
     kernel_init: Literal["shift", "identity", "random"] = "shift"
+    speed: float | Sequence[float] | Literal["log"] | None = None
     encoder_init: Literal["sparse", "dense", "uniform"] = "sparse"
     use_bias: bool = True
     bias_init: Literal["zeros", "random"] = "zeros"

@@ -1,6 +1,7 @@
 """Cells for ``flax.nnx.RNN``."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
@@ -120,6 +121,7 @@ class WaveRNNCell(_NNXCell):
     _: dataclasses.KW_ONLY
     activation: Literal["relu", "tanh", "identity"] = "relu"
     kernel_init: Literal["shift", "identity", "random"] = "shift"
+    speed: float | Sequence[float] | Literal["log"] | None = None
     encoder_init: Literal["sparse", "dense", "uniform"] = "sparse"
     use_bias: bool = True
     bias_init: Literal["zeros", "random"] = "zeros"

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image
 
+from wrnn_jax.analysis.plots.style import Figure
 from wrnn_jax.validation import require, require_integer, require_positive
 
 MOST_FRAMES = 200

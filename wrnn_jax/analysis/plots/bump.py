@@ -7,11 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from wrnn_jax.analysis.plots.style import COLORS, GREY, NOTE, TICKS, WIDTH, open_axes
+from wrnn_jax.analysis.plots.style import COLORS, GREY, NOTE, TICKS, WIDTH, Figure, open_axes
 from wrnn_jax.cells import unroll, wave
 from wrnn_jax.validation import require
 

@@ -3,11 +3,10 @@
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from wrnn_jax.analysis.plots.style import BLUE, NOTE, TICKS, VERMILION, WIDTH, draw_image
+from wrnn_jax.analysis.plots.style import BLUE, NOTE, TICKS, VERMILION, WIDTH, Figure, draw_image
 from wrnn_jax.validation import require
 
 SYMBOLS, WHOLE, EDGE = 10, 100, 25  # a sequence of more than 100 steps is drawn as its first 25 and last 25

@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from wrnn_jax.analysis.plots.style import COLORS, GREY, LEGEND, TICKS, WIDTH, draw_baseline, open_axes
+from wrnn_jax.analysis.plots.style import COLORS, GREY, LEGEND, TICKS, WIDTH, Figure, draw_baseline, open_axes
 from wrnn_jax.validation import require, require_positive
 
 Row = Mapping[str, Any]

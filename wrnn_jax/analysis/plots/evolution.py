@@ -2,12 +2,11 @@
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
 from wrnn_jax.analysis.plots.memories import draw_shares, not_kept_in_grey, require_shares, require_substrates
-from wrnn_jax.analysis.plots.style import TICKS, VERMILION, WIDTH, draw_image, top_of
+from wrnn_jax.analysis.plots.style import TICKS, VERMILION, WIDTH, Figure, draw_image, top_of
 from wrnn_jax.validation import require
 
 

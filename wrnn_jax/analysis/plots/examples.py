@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from wrnn_jax.analysis.plots.style import BLUE, GREY, NOTE, TICKS, VERMILION, WIDTH, draw_image, open_axes
+from wrnn_jax.analysis.plots.style import BLUE, GREY, NOTE, TICKS, VERMILION, WIDTH, Figure, draw_image, open_axes
 from wrnn_jax.validation import require
 
 DIGITS = tuple("0123456789")

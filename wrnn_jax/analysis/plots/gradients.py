@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from itertools import cycle
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from wrnn_jax.analysis.plots.style import COLORS, GREY, NOTE, TICKS, WIDTH, open_axes
+from wrnn_jax.analysis.plots.style import COLORS, GREY, NOTE, TICKS, WIDTH, Figure, open_axes
 from wrnn_jax.validation import require, require_integer
 
 

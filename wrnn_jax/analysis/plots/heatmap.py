@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.figure import Figure
 
+from wrnn_jax.analysis.plots.style import Figure
 from wrnn_jax.analysis.plots.tiles import Setting, colors_of, draw_cell, legend, outline
 from wrnn_jax.validation import require, require_choice, require_positive
 

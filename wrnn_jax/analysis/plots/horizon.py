@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from itertools import chain, cycle, repeat
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from wrnn_jax.analysis.plots.style import COLORS, GREY, LEGEND, TICKS, WIDTH, draw_baseline, open_axes
+from wrnn_jax.analysis.plots.style import COLORS, GREY, LEGEND, TICKS, WIDTH, Figure, draw_baseline, open_axes
 from wrnn_jax.validation import require
 
 

@@ -7,12 +7,11 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
-from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
 from wrnn_jax.analysis.plots.animation import DPI, write_gif
-from wrnn_jax.analysis.plots.style import GREY, TICKS, WIDTH, draw_image, open_axes, top_of
+from wrnn_jax.analysis.plots.style import GREY, TICKS, WIDTH, Figure, draw_image, open_axes, top_of
 from wrnn_jax.validation import require
 
 ACROSS = 2  # panels side by side

@@ -4,11 +4,10 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
-from wrnn_jax.analysis.plots.style import BLUE, GREY, VERMILION, WIDTH, open_axes
+from wrnn_jax.analysis.plots.style import BLUE, GREY, VERMILION, WIDTH, Figure, open_axes
 from wrnn_jax.validation import require
 
 SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))

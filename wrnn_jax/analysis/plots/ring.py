@@ -5,10 +5,9 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from wrnn_jax.analysis.plots.animation import DPI, write_gif
-from wrnn_jax.analysis.plots.style import is_signed, state_colors, top_of
+from wrnn_jax.analysis.plots.style import Figure, is_signed, state_colors, top_of
 from wrnn_jax.validation import require
 
 SIDES = {1: 4.0, 2: 3.0, 3: 2.2}  # inches of a ring's axes, by how many stand side by side; else 1.3

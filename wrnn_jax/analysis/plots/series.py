@@ -1,10 +1,9 @@
 """A history-dependent series, and how a network goes on with it."""
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from wrnn_jax.analysis.plots.style import NOTE, TICKS, VERMILION, WIDTH, draw_image, top_of
+from wrnn_jax.analysis.plots.style import NOTE, TICKS, VERMILION, WIDTH, Figure, draw_image, top_of
 from wrnn_jax.validation import require
 
 WHOLE = 120  # steps of which each is wide enough to be seen

@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 
-from wrnn_jax.analysis.plots.style import BLUE, GREY, GUIDE, NOTE, WIDTH, is_signed
+from wrnn_jax.analysis.plots.style import BLUE, GREY, GUIDE, NOTE, WIDTH, Figure, is_signed
 from wrnn_jax.analysis.plots.waves import as_ring, draw_states, explain_states, speed_text
 from wrnn_jax.analysis.waves import Spectrum, Speed, spacetime_spectrum, wave_speed
 from wrnn_jax.validation import require

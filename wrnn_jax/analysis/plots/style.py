@@ -1,7 +1,9 @@
 """What the figures have in common: colours, widths, and how a trajectory of states becomes an image."""
 
+import io
 from typing import Any
 
+import matplotlib.figure
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import FuncNorm
@@ -16,6 +18,19 @@ OUTLINE = withStroke(linewidth=2, foreground="k")
 GUIDE = {"color": "cyan", "ls": (0, (5, 5)), "lw": 0.8, "gid": "guide", "path_effects": [OUTLINE]}
 NOTE = {"textcoords": "offset points", "color": GREY, "fontsize": 9}
 TICKS = {"steps": [1, 2, 5, 10], "integer": True}
+
+
+class Figure(matplotlib.figure.Figure):
+    """A figure that a notebook shows as it is, once: without pyplot it has no backend that would.
+
+    IPython asks an object for ``_repr_png_`` unless a formatter is registered for its class, as ``%matplotlib inline``
+    does for matplotlib's figures.
+    """
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", facecolor=self.get_facecolor())
+        return buffer.getvalue()
 
 
 def draw_image(axis: Axes, values: np.ndarray, *, start: int = 0, origin: str = "upper", **options) -> AxesImage:

@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-from wrnn_jax.analysis.plots.style import BLUE, GREY, VERMILION, WIDTH
+from wrnn_jax.analysis.plots.style import BLUE, GREY, VERMILION, WIDTH, Figure
 from wrnn_jax.analysis.variables import SpectralComparison
 from wrnn_jax.validation import require, require_integer
 

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from wrnn_jax.analysis.plots.style import GREY, GUIDE, TICKS, WIDTH, draw_image, is_signed, state_colors, top_of
+from wrnn_jax.analysis.plots.style import GREY, GUIDE, TICKS, WIDTH, Figure, draw_image, is_signed, state_colors, top_of
 from wrnn_jax.analysis.waves import wave_speed
 from wrnn_jax.validation import require
 
