@@ -109,6 +109,7 @@ def test_what_others_published_has_the_papers_number_alone():
     assert row["test accuracy (%), paper"] == "60.5"
     assert row["test accuracy (%), ours"] == "–"
     assert row["notes"] == "published by others; not implemented here"
+    assert cells(TABLES["nscifar10"], [], "LSTM")["notes"] == "published by others; here --model lstm"
 
 
 @pytest.mark.parametrize("model", ["irnn", "irnn-shift", "srnn"])

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from wrnn_jax.models import MODELS
 from wrnn_jax.report import numbers
 from wrnn_jax.report.document import Cell, Table
 from wrnn_jax.report.groups import (
@@ -21,7 +22,7 @@ from wrnn_jax.report.papertables import Line, PaperTable, setting
 from wrnn_jax.report.runs import Run
 
 NO_RUN = "no run"
-BY_OTHERS = "published by others; not implemented here"
+BY_OTHERS = "published by others"
 UNITS = {"steps": "steps", "epochs_done": "epochs", "max_steps": "steps"}
 
 
@@ -114,13 +115,19 @@ def _why_not(table: PaperTable, lines: Sequence[Filled], run: Run) -> str:
     return "as long as the runs shown, and before them by name"
 
 
+def _by_others(name: str) -> str:
+    """The note on a line that is another paper's: whether this library has the model, though no run is asked for."""
+    model = name.lower()
+    return f"{BY_OTHERS}; here --model {model}" if model in MODELS else f"{BY_OTHERS}; not implemented here"
+
+
 def _row(table: PaperTable, filled: Filled) -> list[Cell]:
     line, group = filled.line, filled.shown
     cells = [Cell(line.name, "name"), *(Cell(fact, "number" if fact[0].isdigit() else "text") for fact in line.facts)]
     for metric in table.metrics:
         cells += _beside(metric, filled) if table.is_published else _ours(metric, filled)
     if group is None:
-        note = BY_OTHERS if line.wants is None else ""
+        note = _by_others(line.name) if line.wants is None else ""
         return [*cells, *[Cell(NONE, "missing")] * 3, Cell(note)]
     return [
         *cells,
