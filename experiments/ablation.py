@@ -5,6 +5,7 @@ from pathlib import Path
 
 from experiments import cli, copy, presets
 from experiments.experiment import FAILURE, RunConfig, run
+from experiments.grid_flags import LIMIT
 from wrnn_jax.models import ModelConfig
 from wrnn_jax.report import paper_table
 from wrnn_jax.report.published import ABLATION_T, STEPS
@@ -44,7 +45,7 @@ class Config:
             require(len(values) > 0, field, "", "one or more of " + ", ".join(allowed))
             for value in values:
                 require_choice(field, str(value), allowed)
-        require_integer("seeds", self.seeds, at_least=1)
+        require_integer("seeds", self.seeds, at_least=1, at_most=LIMIT)
 
     def configs(self) -> list[copy.Config]:
         """One for each run."""

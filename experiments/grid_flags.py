@@ -9,19 +9,21 @@ from typing import Any, NamedTuple, get_args, get_type_hints
 
 from experiments.presets import Preset
 from wrnn_jax.training.rundir import UNCHANGING
-from wrnn_jax.validation import InvalidValue, require, require_integer
+from wrnn_jax.validation import LARGEST_INTEGER, InvalidValue, require, require_integer
 
 PREFIX = "--grid."
 TRACED = ("lr", "grad_clip", "lr_factor", "lr_period", "weight_decay", "loss_divisor", "seed")
 """Fields that only change numbers: one compiled program serves all their values."""
 LIMIT = 100
 """More members than this are trained only where ``--yes`` is given."""
+MOST = 10_000
+"""And more than this never."""
 KINDS = {int: "a whole number", float: "a number", bool: "True or False"}
 SWITCH = {"True": True, "False": False}
 
 Parse = Callable[[list[str]], Any]
 Settings = dict[str, Any]
-Axes = dict[str, tuple]
+Axes = dict[str, Sequence]
 
 
 class Member(NamedTuple):
@@ -61,7 +63,8 @@ def expand(parse: Parse, config_type: type, arguments: Sequence[str], presets: M
     Raises:
       InvalidValue: for an axis without values, or with one that is there twice, is not of its field's type, or that
         the config refuses, by itself or in a combination; for a name that is no hyper-parameter, or is given as a
-        single flag as well; for seeds below 1; for more than :data:`LIMIT` members without ``--yes``.
+        single flag as well; for seeds below 1, or beyond those there are; for more than :data:`LIMIT` members without
+        ``--yes``, and more than :data:`MOST` with it.
       SystemExit: as ``parse`` does.
     """
     written, rest = split_arguments(arguments)
@@ -77,10 +80,14 @@ def expand(parse: Parse, config_type: type, arguments: Sequence[str], presets: M
     if not (asked or from_preset) and run.seeds == 1:
         return None
 
-    axes = {"seed": tuple(range(base.train.seed, base.train.seed + run.seeds))} | from_preset | asked
+    require_integer("seeds", run.seeds, at_least=1, at_most=LARGEST_INTEGER + 1 - base.train.seed)
+    seeds = range(base.train.seed, base.train.seed + run.seeds)
+    axes = {"seed": seeds} | from_preset | asked
     axes["seed"] = axes.pop("seed")  # To its place, the last.
     count = math.prod(map(len, axes.values()))
     require(count <= LIMIT or run.yes, "grid", f"of {count} members", f"of {LIMIT} at most, or go with --yes")
+    require(count <= MOST, "grid", f"of {count} members", f"of {MOST} at most")
+    axes["seed"] = tuple(axes["seed"])
     return Grid(axes, tuple(line.members(axes, from_preset)), base)
 
 

@@ -110,9 +110,9 @@ def test_a_member_is_what_its_own_command_line_is(line):
 
 
 AXES = {
-    "lr": (float, st.floats(1e-300, 1e300).map(repr)),
-    "grad_clip": (float, st.floats(0, allow_infinity=False).map("{:.3e}".format)),
-    "seed": (int, st.integers(0, 2**31).map(str)),
+    "lr": (float, st.floats(1e-37, 1e38).map(repr)),
+    "grad_clip": (float, st.one_of(st.just(0.0), st.floats(1e-37, 1e38)).map("{:.3e}".format)),
+    "seed": (int, st.integers(0, 2**31 - 1).map(str)),
     "T": (int, st.integers(0, 1000).map("{:05d}".format)),
     "n_hid": (int, st.integers(3, 50).map(str)),
     "act": (str, st.sampled_from(["relu", "tanh", "identity"])),
@@ -283,6 +283,9 @@ ALLOWED = "must be one of T, variant, model, n-hid, n-ch, ksize, act, init, enco
         ("--seeds 0", "--seeds 0: must be a whole number, 1 or more"),
         ("--seeds -1 --grid.lr 1", "--seeds -1: must be a whole number, 1 or more"),
         ("--seed -1 --seeds 2", "--seed -1: must be a whole number, 0 or more"),
+        ("--seed 2147483647 --seeds 2", "--seeds 2: must be a whole number, 1 at most"),
+        ("--seeds 2147483647 --yes", "--grid of 2147483647 members: must be of 10000 at most"),
+        ("--grid.seed 0 2147483648", "--grid.seed 2147483648: must be a whole number, 2147483647 at most"),
         ("--seeds 101", "--grid of 101 members: must be of 100 at most, or go with --yes"),
         ("--preset sweep --seeds 26", "--grid of 104 members: must be of 100 at most, or go with --yes"),
         (

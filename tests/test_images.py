@@ -150,7 +150,7 @@ def test_what_does_not_fill_a_batch_waits_for_another_epoch():
     assert len(set(np.concatenate(seen))) == 45
 
 
-@given(size=st.integers(1, 3000), seed=st.integers(0, 2**31))
+@given(size=st.integers(1, 3000), seed=st.integers(0, 2**31 - 1))
 def test_shuffled_is_a_permutation(size, seed):
     order = np.asarray(jax.jit(shuffled, static_argnums=2)(jax.random.key(seed), jnp.arange(size), size))
     np.testing.assert_array_equal(np.sort(order), np.arange(size))

@@ -7,6 +7,10 @@ from typing import Any
 
 import numpy as np
 
+LARGEST_INTEGER = 2**31 - 1
+"""Whole numbers go up to here, seeds and steps among them: as int32, which JAX counts with."""
+_FLOAT = np.finfo(np.float32)
+
 
 class InvalidValue(ValueError):
     """A ``ValueError`` that knows its ``field`` and ``value``, and what is ``allowed``."""
@@ -32,21 +36,30 @@ def require_switch(field: str, value: Any) -> None:
     require(isinstance(value, bool | np.bool_), field, value, "True or False")
 
 
-def require_integer(field: str, value: Any, at_least: int) -> None:
-    """``value`` is a whole number, ``at_least`` or more."""
+def require_integer(field: str, value: Any, at_least: int, at_most: int = LARGEST_INTEGER) -> None:
+    """``value`` is a whole number from ``at_least`` to ``at_most``."""
     is_integer = isinstance(value, Integral) and not isinstance(value, bool | np.bool_)
     require(is_integer and value >= at_least, field, value, f"a whole number, {at_least} or more")
+    require(value <= at_most, field, value, f"a whole number, {at_most} at most")
 
 
 def require_nonnegative(field: str, value: float) -> None:
-    """``value`` is a finite number, zero or more."""
+    """``value`` is 0, or a number above it that float32 holds."""
     require(_is_finite(value) and value >= 0, field, value, "a finite number, 0 or more")
+    _require_float32(field, value)
 
 
 def require_positive(field: str, value: float) -> None:
-    """``value`` is a finite number above zero."""
+    """``value`` is a number above zero that float32 holds."""
     require(_is_finite(value) and value > 0, field, value, "a finite number above 0")
+    _require_float32(field, value)
 
 
 def _is_finite(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _require_float32(field: str, value: float) -> None:
+    """Zero, or from the smallest to the largest of float32: what is beyond would be computed with as 0 or infinity."""
+    inside = value == 0 or float(_FLOAT.tiny) <= abs(value) <= float(_FLOAT.max)
+    require(inside, field, value, f"from {_FLOAT.tiny:.3g} to {_FLOAT.max:.3g}, which float32 holds")

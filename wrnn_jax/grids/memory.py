@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import jax
 
-from wrnn_jax.validation import require_integer
+from wrnn_jax.validation import require, require_integer
 
 MARGIN = 0.15
 """The share of a device's free memory that a plan leaves: for what the estimate misses, and for fragmentation."""
@@ -48,7 +48,7 @@ def plan(members: int, bytes_of: Callable[[int], int], available: int | None) ->
     require_integer("members", members, at_least=1)
     if available is None:
         return Plan(members, 1, bytes_of(members), None)
-    require_integer("available", available, at_least=0)
+    require(available >= 0, "available", available, "0 bytes or more")
     capacity = int((1 - MARGIN) * available)
     rounds = math.ceil(members / _most(members, bytes_of, capacity))
     at_once = math.ceil(members / rounds)

@@ -44,7 +44,7 @@ class PermutedConfig(ImageConfig):
     """psMNIST: one pixel a step, in one random order for all images."""
 
     permutation_seed: int = 0
-    """Which order: the same for all runs of one seed."""
+    """Which order: the same for all runs of one seed, a whole number from 0 to 2^31 - 1."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -60,7 +60,7 @@ class NoisyRowsConfig(ImageConfig):
     T: int = 1000
     """Steps of a sequence; those after the image's rows are noise, the same for all images."""
     noise_seed: int = 0
-    """Which noise: the same for all runs of one seed."""
+    """Which noise: the same for all runs of one seed, a whole number from 0 to 2^31 - 1."""
 
     def __post_init__(self):
         super().__post_init__()

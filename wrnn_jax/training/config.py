@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from wrnn_jax.training.optimizer import BY_EPOCHS, PLATEAUS, SCHEDULES, Hparams, make_hparams
 from wrnn_jax.validation import (
+    LARGEST_INTEGER,
     InvalidValue,
     require,
     require_choice,
@@ -53,7 +54,7 @@ class TrainConfig:
     """Steps from one division to the next, or for cosine and one-cycle… to the end (if not given: the whole run);
     for plateau: evaluations without improvement (if not given: 10). Epochs, not steps, where there are epochs."""
     seed: int = 0
-    """Seed of the parameters' start and of the training data."""
+    """Seed of the parameters' start and of the training data, a whole number from 0 to 2^31 - 1."""
     log_interval: int = 100
     """Steps between two evaluations, each a row of metrics."""
     checkpoint_interval: int = 500
@@ -153,9 +154,12 @@ class EpochsConfig(TrainConfig):
         if epoch_steps is None:
             raise InvalidValue("epochs", self.epochs, "left out: the task has none")
         steps = self.epochs * epoch_steps
+        steps = steps if self.max_steps is None else min(steps, self.max_steps)
+        most = LARGEST_INTEGER // epoch_steps
+        require(steps <= LARGEST_INTEGER, "epochs", self.epochs, f"{most} at most: each is of {epoch_steps} steps")
         in_steps = replace(
             self,
-            max_steps=steps if self.max_steps is None else min(steps, self.max_steps),
+            max_steps=steps,
             log_interval=self.log_interval or epoch_steps,
             checkpoint_interval=self.checkpoint_interval or epoch_steps,
         )
