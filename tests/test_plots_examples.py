@@ -3,6 +3,7 @@
 import matplotlib.pyplot
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from helpers import by_gid, draw
 from wrnn_jax.analysis.plots import Point, adding_example, image_example, parameters_figure
@@ -114,13 +115,19 @@ def test_points_are_where_they_belong_and_ours_look_different():
     assert "wRNN (16c), short run" in [text.get_text() for text in axis.texts]
 
 
-def test_names_cover_neither_each_other_nor_points():
-    figure = parameters_figure(PUBLISHED, [Point("wRNN (16c)", 47_000, 96.2)])
+@pytest.mark.parametrize("crowd", [1, 6])
+def test_names_cover_neither_each_other_nor_points(crowd):
+    figure = parameters_figure(
+        PUBLISHED, [Point("wRNN (16c)", 47_000 + 400 * n, 96.2, "3 seeds") for n in range(crowd)]
+    )
     figure.draw_without_rendering()
     (axis,) = figure.axes
-    boxes = [text.get_window_extent() for text in axis.texts]
-    assert len(boxes) == 7  # one name a point, those tried and left out are gone
+    for text in axis.texts:
+        text.get_window_extent()
+    boxes = [Text.get_window_extent(text) for text in axis.texts]  # Without the lines to the points.
+    assert len(boxes) == 6 + crowd  # one name a point, those tried and left out are gone
     for index, box in enumerate(boxes):
+        assert axis.bbox.count_contains(box.corners()) == 4
         assert box.count_overlaps(boxes[:index]) == 0
         for point in axis.transData.transform([text.xy for text in axis.texts]):
             assert not box.contains(*point)

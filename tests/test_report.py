@@ -94,6 +94,8 @@ def test_a_run_that_lacks_or_differs_in_one_thing_fills_no_cell_of_the_line(tabl
             assert line not in shown
     for part in ("encoder", "recurrence"):
         assert f"{part} frozen" in fill(table, [run_of(line, **{f"freeze_{part}": True})]).others[0].why
+    assert "waves of speed log at the start" in fill(table, [run_of(line, speed="log")]).others[0].why
+    assert misfits(run_of(line, speed=1.0), line.wants, ()) == []
 
 
 def test_without_runs_every_line_of_ours_says_so():

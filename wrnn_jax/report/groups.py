@@ -89,6 +89,8 @@ def misfits(run: Run, wants: Mapping[str, Any], measured: Collection[str]) -> li
     reasons += [f"{part} frozen" for part in frozen]
     if run.known.get("use_bias") is False and "use_bias" not in wants:
         reasons.append("without biases")
+    if run.known.get("speed") not in (None, 1):
+        reasons.append(f"waves of speed {run.known['speed']} at the start")
     if run.summary.get("status") not in STATES:
         reasons.append(f"status {run.summary.get('status', 'unknown')}")
     return reasons + [f"no finite {key}" for key in sorted(measured) if run.summary.get(key) is None]

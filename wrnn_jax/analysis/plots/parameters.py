@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
-from matplotlib.text import Annotation
+from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
 from wrnn_jax.analysis.plots.style import BLUE, GREY, VERMILION, WIDTH, Figure, open_axes
@@ -12,6 +12,8 @@ from wrnn_jax.validation import require
 
 SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
 """Where a name may stand beside its point, best first: x to the right, y upward."""
+REACHES = (1, 2.5, 4, 6, 9)
+"""How far off it may stand, nearest first; all but the nearest have a line to their point."""
 
 
 class Point(NamedTuple):
@@ -66,29 +68,34 @@ def parameters_figure(
 
 
 def _write_names(figure: Figure, axis: Axes, points: Sequence[Point], colors: Sequence[str]) -> None:
-    """Name each point on the first side where the name covers neither a point nor another name, else on the first."""
+    """Name each point at the nearest place where the name covers no point, no other name and no legend."""
     figure.draw_without_rendering()  # Before it, nothing has its place.
     centers = axis.transData.transform([(point.parameters, point.accuracy) for point in points])
-    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in centers]
+    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in centers] + [axis.get_legend().get_window_extent()]
     for point, color in zip(points, colors, strict=True):
-        candidates = list(_names(axis, point, color))
-        free = [name for name in candidates if not _covers(name, taken, axis.bbox)]
-        chosen = (free or candidates)[0]
-        for name in candidates:
-            if name is not chosen:
-                name.remove()
-        taken.append(chosen.get_window_extent())
+        for name in _names(axis, point, color):
+            box = _box(name)
+            if not box.count_overlaps(taken) and axis.bbox.count_contains(box.corners()) == len(box.corners()):
+                break
+            name.remove()
+        else:  # There is no such place: the first one, covered or not.
+            name = next(_names(axis, point, color))
+        taken.append(_box(name))
 
 
 def _names(axis: Axes, point: Point, color: str) -> Iterator[Annotation]:
+    """The name beside its point, then further off with a line to it: one annotation after another is drawn."""
     text = f"{point.model}, {point.note}" if point.note else point.model
-    for x, y in SIDES:
-        place = {"ha": {1: "left", 0: "center", -1: "right"}[x], "va": {1: "bottom", 0: "center", -1: "top"}[y]}
-        offset = (8 * x, 8 * y) if 0 in (x, y) else (5 * x, 4 * y)
-        where = (point.parameters, point.accuracy)
-        yield axis.annotate(text, where, offset, textcoords="offset points", color=color, fontsize=9, **place)
+    for reach in REACHES:
+        line = {"arrowstyle": "-", "color": color, "lw": 0.6, "shrinkA": 0, "shrinkB": 3} if reach > 1 else None
+        for x, y in SIDES:
+            place = {"ha": {1: "left", 0: "center", -1: "right"}[x], "va": {1: "bottom", 0: "center", -1: "top"}[y]}
+            offset = (8 * x * reach, 8 * y * reach) if 0 in (x, y) else (5 * x * reach, 4 * y * reach)
+            style = {"textcoords": "offset points", "color": color, "fontsize": 9, "arrowprops": line, **place}
+            yield axis.annotate(text, (point.parameters, point.accuracy), offset, **style)
 
 
-def _covers(name: Annotation, taken: Sequence[Bbox], inside: Bbox) -> bool:
-    box = name.get_window_extent()
-    return box.count_overlaps(taken) > 0 or not (inside.x0 < box.x0 and box.x1 < inside.x1)
+def _box(name: Annotation) -> Bbox:
+    """Where the letters are, without the line."""
+    name.get_window_extent()  # Which moves the letters to their place.
+    return Text.get_window_extent(name)
