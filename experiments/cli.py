@@ -21,6 +21,8 @@ from wrnn_jax.training.checkpoint import CheckpointError
 from wrnn_jax.validation import InvalidValue
 
 USAGE_ERROR = 2
+LONGEST = 1500
+"""Characters of an error's line at most."""
 
 
 def parse(program: str, config_type: type, arguments: list[str], default: Any = None, more: str = "") -> Any:
@@ -87,8 +89,14 @@ def main(
 
 
 def _fail(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {_one_line(message)}", file=sys.stderr)
     sys.exit(USAGE_ERROR)
+
+
+def _one_line(message: str) -> str:
+    """As a terminal can show it: what cannot be printed is escaped, and of a long message there are both ends."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+    return shown if len(shown) <= LONGEST else f"{shown[: LONGEST // 2]} … {shown[-LONGEST // 2 :]}"
 
 
 def prepare_jax() -> None:

@@ -355,3 +355,11 @@ def test_default_folder_has_a_readable_name(tmp_path, monkeypatch):
     assert run("--max-steps", 1, "--variant", "authors") == 0
     (folder,) = (tmp_path / "runs" / "copy").iterdir()
     assert folder.name == "T0_wrnn_n5_c2_lr0.001_clip1_variant-authors_batch-8_seed0"
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "\x1b[31m", "a\nb", "\udcff"])
+def test_a_value_that_no_terminal_should_show_is_refused_in_a_line_of_some_length(capsys, value):
+    for flag in ("--T", "--variant", "--grid.T"):
+        line = refusal(capsys, flag, value)
+        assert line.isprintable()
+        assert len(line) < 2000
