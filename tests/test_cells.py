@@ -129,6 +129,7 @@ def test_speeds_over_channels():
     np.testing.assert_allclose(wave_speeds("log", 3, 5), [0.2, 0.2 * 10**0.5, 2])
     np.testing.assert_array_equal(wave_speeds("log", 1, 3), [1])
     np.testing.assert_array_equal(wave_speeds(0.5, 2, 3), [0.5, 0.5])
+    assert wave_speeds(0.5, 2**31 - 1, 3)[-1] == 0.5  # Nothing of that size is made.
     for speed, allowed in {
         1.5: "from -1 to 1 with 3 taps; it needs 5",
         -2: "from -1 to 1 with 3 taps; it needs 5",

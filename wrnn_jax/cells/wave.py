@@ -30,6 +30,9 @@ from wrnn_jax.kernels.parallel import parallel_unroll
 from wrnn_jax.typing import Array, Carry, Key, Params, Shape
 from wrnn_jax.validation import require, require_choice, require_integer, require_switch
 
+MOST_SPEEDS = 2**20
+"""Channels at most whose speeds are spaced over a decade."""
+
 
 def wave(
     channels: int,
@@ -101,7 +104,9 @@ def wave(
     require(taps >= 3 or kernel_init != "shift", "taps", taps, "3 or more for kernel_init = 'shift'")
     require(speed is None or kernel_init == "shift", "speed", speed, "left out unless kernel_init = 'shift'")
     speeds = (
-        wave_speeds(1.0 if speed is None else speed, channels, taps) if kernel_init == "shift" else np.zeros(channels)
+        wave_speeds(1.0 if speed is None else speed, channels, taps)
+        if kernel_init == "shift"
+        else np.broadcast_to(0.0, channels)
     )
     require_choice("form", form, ("roll", "conv"))
     require(not (local and form == "conv"), "form", form, "'roll' for the local variant")
@@ -179,17 +184,18 @@ def wave_speeds(speed: float | Sequence[float] | Literal["log"], channels: int, 
     fastest = taps // 2
     if isinstance(speed, str):
         require(speed == "log", "speed", speed, "a number, one for each channel, or log")
+        require(channels <= MOST_SPEEDS, "speed", speed, f"a number for more than {MOST_SPEEDS} channels")
         return np.geomspace(fastest / 10, fastest, channels) if channels > 1 else np.array([float(fastest)])
     several = isinstance(speed, (Sequence, np.ndarray)) and np.ndim(speed) == 1
-    numbers = list(speed) if several else [speed] * channels
+    numbers = list(speed) if several else [speed]
     allowed = f"finite numbers, one alone or one for each of {channels} channels"
-    require(len(numbers) == channels, "speed", speed, allowed)
+    require(not several or len(numbers) == channels, "speed", speed, allowed)
     for number in numbers:
         is_number = isinstance(number, Real) and not isinstance(number, bool) and math.isfinite(number)
         require(is_number, "speed", speed, allowed)
         needed = 2 * math.ceil(abs(number)) + 1
         require(needed <= taps, "speed", speed, f"from -{fastest} to {fastest} with {taps} taps; it needs {needed}")
-    return np.array(numbers, float)
+    return np.broadcast_to(np.array(numbers, float), channels)  # One number takes no memory for each channel.
 
 
 def shift_kernel(speeds: np.ndarray, taps: int) -> np.ndarray:
