@@ -243,7 +243,7 @@ def test_flags_beside_a_preset_replace_its_axes_or_take_them_out():
     assert list(grid("--preset by-model --model irnn").axes) == ["T", "seed"]
 
 
-ALLOWED = "must be one of T, variant, model, n-hid, n-ch, ksize, act, init, encoder-init, use-bias, bias-init,"
+ALLOWED = "must be one of T, variant, model, n-hid, n-ch, ksize, act, init, speed, encoder-init, use-bias,"
 
 
 @pytest.mark.parametrize(
