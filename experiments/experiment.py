@@ -118,11 +118,14 @@ class Parts(NamedTuple):
     """With nothing left open."""
     task: Task
     model: Model
+    shards: int
+    """Over how many devices a batch is split: a grid's members keep it, however few of them are left."""
 
     def trainer(self, members: int | None = None) -> Trainer:
         """Of one run; or of so many members of a grid."""
         train = self.config.train
-        return make_trainer(self.model, self.task, train.batch, schedule=train.schedule, members=members)
+        options = {"schedule": train.schedule, "members": members, "shards": self.shards}
+        return make_trainer(self.model, self.task, train.batch, **options)
 
 
 def assemble(
@@ -148,7 +151,7 @@ def assemble(
         compile_if_it_pays(config, task, batch // shards, members)
     model_config = models.with_backend_chosen(config.model, task.input_size, task.outputs, batch // shards)
     model = models.build(model_config, task.input_size, task.output_size, task.outputs)
-    return Parts(dataclasses.replace(config, model=model_config), task, model)
+    return Parts(dataclasses.replace(config, model=model_config), task, model, shards)
 
 
 def resolved(task: Task, train: TrainConfig) -> TrainConfig:

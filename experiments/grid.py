@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 import shutil
 import sys
 from collections.abc import Mapping
@@ -64,7 +65,7 @@ def _terms(grid: Grid, home: GridDirectory) -> str:
 
 
 def _train(experiment: Experiment, grid: Grid, home: GridDirectory, hosts: Hosts) -> int:
-    programs = _programs(experiment, grid)
+    programs = _programs(experiment, grid, hosts.count)
     members = {number: parts for program in programs for number, parts in program.items()}
     # Dealt to the processes one by one: each has a share of every program.
     mine = {number: parts for number, parts in members.items() if number % hosts.count == hosts.index}
@@ -114,14 +115,14 @@ def _directory(experiment: Experiment, grid: Grid) -> GridDirectory:
     )
 
 
-def _programs(experiment: Experiment, grid: Grid) -> list[Program]:
+def _programs(experiment: Experiment, grid: Grid, processes: int) -> list[Program]:
     number_of = {id(member): number for number, member in enumerate(grid.members)}
     tasks: dict[Any, Task] = {}
     programs = []
     for group in groups(grid.members):
         config = group[0].config
         task = tasks[config.task] = tasks.get(config.task) or experiment.make_task(config.task)
-        parts = assemble(experiment, config, task, members=len(group), trains=True)
+        parts = assemble(experiment, config, task, members=math.ceil(len(group) / processes), trains=True)
         trains = {number_of[id(member)]: resolved(task, member.config.train) for member in group}
         programs.append(
             {

@@ -61,6 +61,12 @@ def test_devices_are_shared_out(devices, members, batch, how, shape):
     assert (mesh.shape["grid"], mesh.shape["batch"]) == shape
 
 
+def test_a_batch_keeps_its_shards_however_few_members_are_left():
+    for members in (1, 2, 3, 8):
+        assert members_mesh(["one", "other"], members, 16, shards=1).shape == {"grid": min(members, 2), "batch": 1}
+        assert members_mesh(["one", "other"], members, 16, shards=2).shape == {"grid": 1, "batch": 2}
+
+
 @pytest.mark.parametrize("devices", [1, 2])
 @pytest.mark.parametrize("how", ["vmap", "map"])
 def test_members_train_as_they_do_alone(how, devices):

@@ -18,6 +18,9 @@ from wrnn_jax.files import make_folder, sync, sync_tree
 OVERHEAD = 2**18
 """Bytes that a checkpoint takes beside its arrays, rounded up: some twenty small files."""
 
+BESIDE = "writing"
+"""The folder that is not yet a checkpoint."""
+
 
 class CheckpointError(RuntimeError):
     """A checkpoint could not be written, or none could be read; what was saved is untouched."""
@@ -26,8 +29,8 @@ class CheckpointError(RuntimeError):
 class Checkpoints:
     """The checkpoints of one run: a folder for each step, the newest ``keep`` of them kept, all if that is 0.
 
-    Orbax writes beside and renames, so a killed process leaves no half checkpoint under a step's name. The disk has a
-    checkpoint before an older one is deleted, so a machine that is lost leaves a whole one. A digest of the arrays is
+    Orbax writes beside; once the disk has all of it, it gets its step's name, and only then is an older one deleted:
+    neither a killed process nor a lost machine leaves half a checkpoint under a step's name. A digest of the arrays is
     stored with them: Orbax itself returns wrong numbers for a flipped bit.
     """
 
@@ -56,11 +59,15 @@ class Checkpoints:
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), digest=ocp.args.JsonSave(digest))
         try:
             self._require_room(state)
+            beside = self._folder / BESIDE
+            with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+                checkpointer.save(beside, args=args, force=True)
+            sync_tree(beside)
             if step in self._manager.all_steps():
                 self._manager.delete(step)
-            self._manager.save(step, args=args, force=True)
-            sync_tree(self._folder / str(step))
+            beside.rename(self._folder / str(step))
             sync(self._folder)
+            self._manager.reload()
             for old in self.steps()[: -self._keep] if self._keep else ():
                 self._manager.delete(old)
         except Exception as error:  # Orbax and tensorstore raise many kinds, for a full disk as well.

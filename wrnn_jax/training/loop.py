@@ -66,6 +66,7 @@ def make_trainer(
     schedule: str = "constant",
     members: int | None = None,
     how: How = "auto",
+    shards: int | None = None,
 ) -> Trainer:
     """The trainer of ``model`` on ``task`` with Adam.
 
@@ -80,6 +81,7 @@ def make_trainer(
       members: how many a grid has, for a trainer of them all; states are padded to a multiple of
         ``trainer.mesh.shape["grid"]``.
       how: members at once or one after another, see :func:`wrnn_jax.training.members.over_members`.
+      shards: over how many devices a batch is split; if not given, as many as :func:`members_mesh` finds best.
 
     Raises:
       ValueError: for a batch larger than an epoch, an unknown schedule, or one that watches the score of a task that
@@ -89,7 +91,7 @@ def make_trainer(
     watches = schedule == "plateau-accuracy"
     require(task.score or not watches, "schedule", schedule, "another one: the task has no score to watch")
     task.epoch_steps(batch_size)  # Raises if the batch is larger than an epoch.
-    mesh = members_mesh(jax.local_devices() if devices is None else devices, members or 1, batch_size, how)
+    mesh = members_mesh(jax.local_devices() if devices is None else devices, members or 1, batch_size, how, shards)
     each = _Member(model, task, batch_size, schedule, mesh.shape["batch"])
     replicated = PartitionSpec()
     spec = replicated if members is None else PartitionSpec("grid")

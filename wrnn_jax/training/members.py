@@ -50,14 +50,22 @@ def resolved(how: How) -> Literal["vmap", "map"]:
     return "map" if jax.default_backend() == "cpu" else "vmap"
 
 
-def members_mesh(devices: Sequence[jax.Device], members: int, batch_size: int = 1, how: How = "auto") -> Mesh:
+def members_mesh(
+    devices: Sequence[jax.Device], members: int, batch_size: int = 1, how: How = "auto", shards: int | None = None
+) -> Mesh:
     """The devices as a mesh of axes ``"grid"``, over which members are spread, and ``"batch"``, over which the batch
     of each of them is.
 
     Members are spread over as many devices as there are members; what devices are left over split batches, as many
     as divide it evenly. One after another (``"map"``), whatever is sooner done: three members on two devices take
     two turns of a whole batch, or three of half a batch each.
+
+    ``shards``, where it is given, is over how many devices a batch is split, whoever is left: a sum over the batch
+    rounds as its parts do, so a member's last digits depend on them.
     """
+    if shards is not None:
+        grid = min(len(devices) // shards, members)
+        return Mesh(np.array(devices[: grid * shards]).reshape(grid, shards), ("grid", "batch"))
 
     def split(grid: int) -> int:
         return max(n for n in range(1, len(devices) // grid + 1) if batch_size % n == 0)
