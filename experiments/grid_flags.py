@@ -235,11 +235,15 @@ def _typed(written: Mapping[str, Sequence[str]], types: Mapping[str, Any]) -> Ax
 
 def _value(name: str, text: str, hint: Any) -> Any:
     """As the parser of single flags reads it."""
-    kind = (get_args(hint) or (hint,))[0]  # Of ``int | None``, int: None would only stand for one of the others.
+    parts = get_args(hint) or (hint,)
+    kind = parts[0]  # Of ``int | None``, int: None would only stand for one of the others.
+    words = [word for part in parts for word in get_args(part) if isinstance(word, str)]
+    if text in words:
+        return text
     try:
         return SWITCH[text] if kind is bool else kind(text)
     except (ValueError, KeyError):
-        raise InvalidValue(name, text, KINDS[kind]) from None
+        raise InvalidValue(name, text, " or ".join([KINDS[kind], *words])) from None
 
 
 def _refuse_contradictions(asked: Axes, rest: Sequence[str]) -> None:

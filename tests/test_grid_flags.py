@@ -88,7 +88,7 @@ def alone(line, settings, config_type=Config):
 LINES = {
     "--T 30": "--grid.lr 1e-2 1e-3 1e-4 --grid.grad-clip 0 1 10 --seeds 3",
     "--max-steps 7": "--grid.model wrnn irnn srnn --grid.T 0 10 --grid.lr 0.1",
-    "": "--grid.freeze-encoder True False --grid.lr=1e-5 --grid.bias_init random zeros",
+    "": "--grid.freeze-encoder True False --grid.lr=1e-5 --grid.bias_init random zeros --grid.speed log 0.5",
     "--n-hid 9": "--grid.ksize 9 3 --grid.n_ch 2 1 --grid.seed 5 0 --grid.weight-decay 0 1e-9",
     "--schedule step": "--grid.lr-period 1 10 --grid.lr-factor 3.33 10",
     "--lr-period 10": "--grid.schedule exponential cosine step --grid.batch 1 2",
@@ -252,6 +252,7 @@ ALLOWED = "must be one of T, variant, model, n-hid, n-ch, ksize, act, init, spee
         ("--grid.lr", "--grid.lr : must be given one or more values"),
         ("--grid.lr --T 3", "--grid.lr : must be given one or more values"),
         ("--grid.lr=", "--grid.lr : must be a number"),
+        ("--grid.speed 0.5 lag", "--grid.speed lag: must be a number or log"),
         ("--grid.lr 1e-3 0.001", "--grid.lr 0.001: must be there once: it is given twice"),
         ("--grid.T 3 03", "--grid.T 3: must be there once: it is given twice"),
         ("--grid.grad-clip 1 --grid.grad_clip 2", "--grid.grad-clip : must be given once, with all values"),

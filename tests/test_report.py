@@ -329,11 +329,14 @@ def test_runs_are_found_at_any_depth_alone_and_unfinished(tmp_path):
     (tmp_path / "results/copy.json").write_text(json.dumps(COPY))
     (tmp_path / "results/bench.json").write_text('{"median": 1.0}')
     (tmp_path / "results/cut.json").write_text('{"experiment": "copy", ')
+    write_run(tmp_path / "sweep/members/m", **COPY)
+    (tmp_path / "sweep/grid.json").write_text("{}")
     (tmp_path / "going").mkdir()
     (tmp_path / "going/config.json").write_text('{"config": {}}')
     (tmp_path / "going/metrics.jsonl").write_text('{"step": 10}\n{"step": 20}\n{"ste')
     found = find_runs(tmp_path)
-    assert [run.name for run in found.runs] == ["a/b/run", "results/copy.json"]
+    assert [run.name for run in found.runs] == ["a/b/run", "results/copy.json", "sweep/members/m"]
+    assert [run.in_grid for run in found.runs] == [False, False, True]
     assert [(run.name, run.step) for run in found.unfinished] == [("going", 20)]
     assert found.skipped == ("results/bench.json", "results/cut.json")
     assert find_runs(tmp_path / "a/b/run").runs[0].summary == COPY
