@@ -61,6 +61,7 @@ def rows(logdir):
         ("--n-hid 9 --ksize 4", "--ksize", "4", "an odd number from 1 to n-hid = 9"),
         ("--n-hid 9 --ksize 11", "--ksize", "11", "an odd number from 1 to n-hid = 9"),
         ("--ksize -1", "--ksize", "-1", "1 or more"),
+        ("--n-hid 100001 --ksize 100001", "--ksize", "100001", "511 at most"),
         ("--ksize 1", "--ksize", "1", "3 or more for the shift"),
         ("--model irnn --ksize 3", "--ksize", "3", "left out"),
         ("--act sigmoid", "--act", "sigmoid", "relu, tanh, identity"),

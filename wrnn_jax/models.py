@@ -98,6 +98,8 @@ _OPTIONS = {
     "ksize": "taps",
 }
 """Fields of a config that not every model has, in words."""
+MOST_TAPS = 511
+"""Of a kernel: a step is unrolled over them, each of which takes its time to compile."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ class ModelConfig:
     """Channels (if not given: for wrnn… 6 for copy, 27 for adding, 16 for images, 8 for hds; for the others 1; twm…
     has one for each input, so leave it out)."""
     ksize: int | None = None
-    """Taps of the recurrent kernel, odd, at most n-hid; only for wrnn… (3 if not given)."""
+    """Taps of the recurrent kernel, odd, at most n-hid and 511; only for wrnn… (3 if not given)."""
     act: str | None = None
     """Activation: relu | tanh | identity (if not given: tanh for srnn, else relu)."""
     init: str | None = None
@@ -159,7 +161,7 @@ class ModelConfig:
         if self.n_ch is not None:
             require_integer("n_ch", self.n_ch, at_least=1)
         if is_wave:
-            require_integer("ksize", self.ksize, at_least=1)
+            require_integer("ksize", self.ksize, at_least=1, at_most=MOST_TAPS)
             allowed = f"an odd number from 1 to n-hid = {self.n_hid}"
             require(self.ksize % 2 == 1 and self.ksize <= self.n_hid, "ksize", self.ksize, allowed)
             require(self.ksize >= 3 or self.init != "shift", "ksize", self.ksize, "3 or more for the shift (see init)")
