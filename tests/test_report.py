@@ -345,14 +345,14 @@ def test_runs_are_found_at_any_depth_alone_and_unfinished(tmp_path):
 @pytest.mark.parametrize(
     ("file", "text", "allowed"),
     [
-        ("summary.json", '{"experiment": "copy", ', "JSON, whole"),
+        ("summary.json", '{"experiment": "copy", ', "a JSON object, whole"),
         ("summary.json", "[]", "a JSON object"),
         ("summary.json", '{"model": "wrnn"}', 'needs an "experiment"'),
         ("summary.json", '{"experiment": ["copy"]}', 'needs an "experiment"'),
         ("summary.json", '{"experiment": "copy", "authors_loss": "low"}', "authors_loss = 'low' is no number"),
         ("summary.json", '{"experiment": "hds", "angle_error": "–"}', "angle_error = '–' is no number"),
         ("summary.json", '{"experiment": "hds", "weight_decay": "0.1"}', "weight_decay = '0.1' is no number"),
-        ("config.json", "{", "JSON, whole"),
+        ("config.json", "{", "a JSON object, whole"),
         ("config.json", '{"config": {"train": 3}}', "sections of fields"),
     ],
 )

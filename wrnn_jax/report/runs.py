@@ -1,6 +1,5 @@
 """Runs, found below a folder and read."""
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from wrnn_jax.jsonfiles import DamagedFile, read_object
 from wrnn_jax.training.rundir import read_metrics
 from wrnn_jax.validation import InvalidValue, require
 
@@ -149,11 +149,9 @@ def _read_alone(file: Path, root: Path) -> Run | None:
 
 def _read_object(file: Path) -> dict[str, Any]:
     try:
-        value = json.loads(file.read_text(encoding="utf-8"), parse_constant=lambda _: None)
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are such.
-        raise InvalidValue("runs", str(file), f"JSON, whole ({error})") from error
-    require(isinstance(value, dict), "runs", str(file), "a JSON object")
-    return value
+        return read_object(file)
+    except DamagedFile as error:
+        raise InvalidValue("runs", str(file), f"a JSON object, whole ({error})") from error
 
 
 def _check(summary: Mapping[str, Any], file: Path) -> None:

@@ -22,7 +22,7 @@ class Recorder:
         directory.rewind(step)
         rows = directory.metrics()
         self._directory = directory
-        self._start = time.perf_counter() - (rows[-1]["seconds"] if rows else 0.0)
+        self._start = time.perf_counter() - (rows[-1].get("seconds") or 0.0 if rows else 0.0)
         self._first_step = step
 
     @cached_property

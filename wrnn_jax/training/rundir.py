@@ -17,6 +17,7 @@ from typing import Any
 import jax
 
 from wrnn_jax.files import append, make_folder, write_atomically
+from wrnn_jax.jsonfiles import DamagedFile, read_object, read_rows
 from wrnn_jax.validation import InvalidValue, require
 
 UNCHANGING = frozenset(
@@ -128,21 +129,16 @@ def read_config(path: Path, file: str = RunDirectory.ABOUT) -> dict[str, Any]:
       InvalidValue: if there is none, or it cannot be read.
     """
     try:
-        about = json.loads((path / file).read_text(encoding="utf-8"))
+        about = read_object(path / file, keys=("config",))
         _flat(about["config"])
-    except (OSError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, DamagedFile, TypeError, AttributeError) as error:
         raise InvalidValue("logdir", str(path), f"a run's folder: its {file} is unreadable ({error})") from error
     return about
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a run's ``metrics.jsonl``; a last line that a crash cut short is left out."""
-    file = path / "metrics.jsonl"
-    rows = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
-        with contextlib.suppress(json.JSONDecodeError):
-            rows.append(json.loads(line))
-    return rows
+    """The rows of a run's ``metrics.jsonl``, as :func:`wrnn_jax.jsonfiles.read_rows` has them."""
+    return list(read_rows(path / "metrics.jsonl", keys=("step",)))
 
 
 def read_summary(path: Path) -> dict[str, Any]:
@@ -152,9 +148,8 @@ def read_summary(path: Path) -> dict[str, Any]:
       InvalidValue: if there is none, or it cannot be read.
     """
     try:
-        summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
-        return dict(summary)
-    except (OSError, ValueError, TypeError) as error:
+        return read_object(path / "summary.json")
+    except (OSError, DamagedFile) as error:
         raise InvalidValue(
             "runs", str(path), f"a run that has ended: its summary.json is unreadable ({error})"
         ) from error
