@@ -13,6 +13,7 @@ import numpy as np
 
 from experiments.kernels import compile_if_it_pays
 from experiments.presets import Preset
+from experiments.room import require_possible, require_room
 from wrnn_jax import models
 from wrnn_jax.models import Model, count_parameters
 from wrnn_jax.tasks import Source, Task
@@ -139,7 +140,12 @@ def assemble(
       task: the config's, where it was made before.
       members: how many of a grid share the devices.
       trains: whether they are now trained: what pays then is compiled first.
+
+    Raises:
+      InvalidValue: for a config that cannot be, or that memory has no room for.
     """
+    # One sequence of a trained network may be looked at where there is no room to train it.
+    require_possible(config, config.train.batch if trains else 1)
     task = task or experiment.make_task(config.task)
     train, batch = config.train, config.train.batch
     frozen = config.model.freeze_encoder or config.model.freeze_recurrence
@@ -179,6 +185,8 @@ def run(experiment: Experiment, config: Any, command: str | None = None) -> int:
     logdir = Path(config.run.logdir or default)
     parts = assemble(experiment, config, trains=not config.run.eval_only)
     trainer = parts.trainer()
+    if not config.run.eval_only:
+        require_room(trainer, parts.task, parts.config)
     goes_on = config.run.resume or config.run.eval_only
     # A network that is only evaluated may be tested over another horizon than it was.
     free = unchanging(parts) | ({"horizon"} if config.run.eval_only else set())

@@ -121,8 +121,9 @@ def _programs(experiment: Experiment, grid: Grid, processes: int) -> list[Progra
     programs = []
     for group in groups(grid.members):
         config = group[0].config
-        task = tasks[config.task] = tasks.get(config.task) or experiment.make_task(config.task)
-        parts = assemble(experiment, config, task, members=math.ceil(len(group) / processes), trains=True)
+        share = math.ceil(len(group) / processes)
+        parts = assemble(experiment, config, tasks.get(config.task), members=share, trains=True)
+        task = tasks[config.task] = parts.task
         trains = {number_of[id(member)]: resolved(task, member.config.train) for member in group}
         programs.append(
             {

@@ -1,4 +1,5 @@
-"""How many members of a sweep fit into the memory of its devices: planned before they are compiled, checked after."""
+"""What a run takes of the memory of its devices, and how many members of a sweep fit: planned before they are compiled,
+checked after."""
 
 import math
 from functools import cache, partial
@@ -40,6 +41,20 @@ def plan_members(trainer: Trainer, task: Task, hparams: Hparams, members: int) -
 
     on_each = plan(math.ceil(members / grid), bytes_of, available_bytes(trainer.mesh.devices.flat[0]))
     return on_each._replace(at_once=min(grid * on_each.at_once, members))
+
+
+def run_bytes(trainer: Trainer, task: Task, hparams: Hparams) -> int:
+    """Estimate of what a run takes on each device of its trainer, beside the data set, which is there already.
+
+    Args:
+      trainer: of one run.
+      task: what it was made for.
+      hparams: the run's.
+    """
+    state = jax.eval_shape(trainer.init, 0)
+    calls = [working_bytes(trainer.advance, state, hparams, 0)]
+    calls += [working_bytes(partial(_evaluate, trainer, split), state) for split in task.splits]
+    return size(state) + max(calls)
 
 
 def bytes_by_xla(trainer: Trainer, *arguments: Any) -> int | None:

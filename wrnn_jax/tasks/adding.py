@@ -25,6 +25,11 @@ class AddingConfig:
         require_integer("T", self.T, at_least=0)
         require(self.T >= 2, "T", self.T, "2 or more: a marker in each half")
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Steps and features of a training sequence."""
+        return self.T, 2
+
 
 def adding_batch(key: Key, size: int, T: int) -> tuple[Array, Array]:
     """Fresh random sequences of the adding task.

@@ -38,6 +38,11 @@ class CopyConfig:
         require_integer("T", self.T, at_least=0)
         require_choice("variant", self.variant, VARIANTS)
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Steps and features of a training sequence."""
+        return self.T + 2 * SYMBOLS, CATEGORIES
+
 
 def copy_batch(key: Key, size: int, T: int, variant: str = "paper") -> tuple[Array, Array]:
     """Fresh random sequences of the copy task, as categories.

@@ -21,6 +21,12 @@ SOLVED_MSE, SOLVED_SIGNS = 1e-4, 0.99
 """Of real vectors: an error of 1 % turns the signs of some 0.3 % of normal numbers, those that are nearly 0."""
 LONGEST = 10_000
 """Steps of a horizon at most."""
+MOST_COMPONENTS = 512
+"""Of a history, s·d at most: what f takes grows with its square."""
+MOST_NUMBERS = 2**27
+"""Of all responses of a system, H·d·s·d at most: 1 GiB of float64."""
+MOST_PAST = 2**17
+"""Steps of a horizon times s, at most: what a nonlinear system's own chance takes."""
 LARGEST = 1e36
 """Typical values up to which float32 leaves room for a network's own."""
 
@@ -54,6 +60,11 @@ class HDSConfig:
         rising = list(self.curriculum) == sorted(set(self.curriculum))
         require(rising, "curriculum", " ".join(map(str, self.curriculum)), "numbers of steps that rise")
         require(0 <= self.mastery < 1, "mastery", self.mastery, "from 0 to less than 1")
+        allowed = (
+            f"at most {MOST_COMPONENTS // self.s} for s = {self.s}: s vectors have {MOST_COMPONENTS} elements at most"
+        )
+        require(self.s <= MOST_COMPONENTS, "s", self.s, f"at most {MOST_COMPONENTS}")
+        require(self.s * self.d <= MOST_COMPONENTS, "d", self.d, allowed)
         system = system_of(self)
         longest = LONGEST if system.operator is None else longest_horizon(system.operator)
         if self.horizon is None:
@@ -61,8 +72,15 @@ class HDSConfig:
         require_integer("horizon", self.horizon, at_least=1)
         growing = ": beyond that the values of this series leave the range of float32" if longest < LONGEST else ""
         allowed = f"at most {longest}{growing}"
-        require(self.horizon <= longest, "horizon", self.horizon, allowed)
-        require(self.curriculum[-1] <= longest, "curriculum", self.curriculum[-1], allowed)
+        for field, steps in (("horizon", self.horizon), ("curriculum", self.curriculum[-1])):
+            require(steps <= longest, field, steps, allowed)
+            most = min(MOST_NUMBERS // (self.s * self.d**2), MOST_PAST // self.s)
+            require(steps <= most, field, steps, f"at most {most} for vectors of {self.d}, of which f takes {self.s}")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Steps and features of a training sequence."""
+        return self.s + self.curriculum[-1], self.d
 
     @property
     def is_binary(self) -> bool:

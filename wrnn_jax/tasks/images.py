@@ -17,6 +17,8 @@ from wrnn_jax.validation import require, require_choice, require_integer
 
 VALIDATION_SIZES = {"mnist": 3000, "cifar10": 3000, "digits": 180}
 """Of the training images, those that only validate."""
+SHAPES = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3), "digits": (8, 8, 1)}
+"""Height, width, colours."""
 SPLIT_SEED = 0
 """Which they are is drawn once for all runs."""
 
@@ -32,6 +34,12 @@ class ImageConfig:
 
     def __post_init__(self):
         require_choice("dataset", self.dataset, DATASETS)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Steps and features of a sequence."""
+        height, width, colors = SHAPES[self.dataset]
+        return height * width, colors
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,11 @@ class NoisyRowsConfig(ImageConfig):
         super().__post_init__()
         require_integer("T", self.T, at_least=1)
         require_integer("noise_seed", self.noise_seed, at_least=0)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        _, width, colors = SHAPES[self.dataset]
+        return self.T, width * colors
 
 
 def pixel_task(config: PixelConfig, images: Images) -> Task:

@@ -1,0 +1,95 @@
+"""Whether a run fits into memory: asked before anything of its size is made."""
+
+import math
+from typing import Any
+
+import jax
+
+from wrnn_jax.grids.available import available_bytes
+from wrnn_jax.grids.room import run_bytes
+from wrnn_jax.models import MODELS, ModelConfig
+from wrnn_jax.tasks import Task
+from wrnn_jax.training.config import TrainConfig
+from wrnn_jax.training.loop import Trainer
+from wrnn_jax.validation import InvalidValue
+
+FLOAT = 4
+"""Bytes of a float32."""
+COPIES = 4
+"""Of the parameters, in training: they, their gradient, and Adam's two moments."""
+CERTAIN = 1000
+"""There is room for certain where there is so many times the least that is needed."""
+UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+
+
+def require_possible(config: Any, batch: int) -> None:
+    """Nothing is asked for that certainly does not fit: by a closed formula, as sizes beyond all measure can be neither
+    made nor traced. Of B sequences of T steps, D features and C·N neurons with P parameters training takes
+
+        4 (4 P + B·T·(C·N + D)) bytes at least
+
+    Args:
+      config: an experiment's.
+      batch: B.
+
+    Raises:
+      InvalidValue: for the largest size of the config, with what is needed, and what there is.
+    """
+    _require(config, least_bytes(config, batch), "at least", jax.local_devices())
+
+
+def least_bytes(config: Any, batch: int) -> int:
+    """The formula of :func:`require_possible`."""
+    steps, features = config.task.shape
+    units = (config.model.n_ch or 1) * config.model.n_hid
+    states = batch * steps * (units + features)
+    weights = units * features + _recurrence(config.model)
+    return FLOAT * (COPIES * weights + states)
+
+
+def require_room(trainer: Trainer, task: Task, config: Any) -> None:
+    """A run's training and evaluation fit by estimate, see :func:`wrnn_jax.grids.room.run_bytes`.
+
+    Raises:
+      InvalidValue: as :func:`require_possible`.
+    """
+    train: TrainConfig = config.train
+    devices = list(trainer.mesh.devices.flat)
+    if CERTAIN * least_bytes(config, train.batch) <= _available(devices):
+        return  # To estimate takes a second or more.
+    hparams = train.hparams(task.epoch_steps(train.batch))
+    _require(config, len(devices) * run_bytes(trainer, task, hparams), "by estimate", devices)
+
+
+def _recurrence(model: ModelConfig) -> int:
+    """Its parameters; none are counted of a substrate of waves, whose few the task bounds."""
+    channels, neurons = model.n_ch or 1, model.n_hid
+    match MODELS[model.model].family:
+        case "wave":
+            return channels**2 * model.ksize
+        case "elman":
+            return (channels * neurons) ** 2
+        case "gated":
+            return 4 * neurons**2
+    return 0
+
+
+def _require(config: Any, needed: int, how: str, devices: list[jax.Device]) -> None:
+    available = _available(devices)
+    if needed <= available:
+        return
+    sizes = {"T": getattr(config.task, "T", 0), "batch": config.train.batch}
+    sizes |= {field: getattr(config.model, field) or 0 for field in ("n_hid", "n_ch", "ksize")}
+    largest = max(sizes, key=sizes.get)
+    allowed = f"smaller, or other sizes: this takes {_told(needed)} of memory {how}, and {_told(available)} are there"
+    raise InvalidValue(largest, sizes[largest], allowed)
+
+
+def _available(devices: list[jax.Device]) -> float:
+    each = [available_bytes(device) for device in devices]
+    return math.inf if None in each else sum(each)
+
+
+def _told(number: float) -> str:
+    power = min(max(1, (int(number).bit_length() - 1) // 10), len(UNITS))
+    return f"{number / 2 ** (10 * power):,.1f} {UNITS[power - 1]}"
