@@ -126,6 +126,9 @@ def parameters(runs: list[Run], config: Config) -> "Figure":
     ours = []
     for name, members in grouped(runs).items():
         summaries = [run.summary for run in members]
+        for field in ("test_acc", "epochs_done", "params"):
+            known = all(summary.get(field) is not None for summary in summaries)
+            require(known, "runs", " ".join(str(run.path) for run in members), f"runs with {field} in their summaries")
         accuracy = 100 * float(np.mean([summary["test_acc"] for summary in summaries]))
         note = f"{summaries[0]['epochs_done']:.3g} epochs"
         ours.append(plots.Point(name, summaries[0]["params"], accuracy, note))

@@ -165,6 +165,6 @@ def _has_ended(folder: Path, train: TrainConfig) -> bool:
     if not (folder / "summary.json").exists():
         return False
     status = read_summary(folder)["status"]
-    before = read_config(folder)["config"]["train"]
+    before = read_config(folder)["config"].get("train", {})
     same = all(before.get(field) == getattr(train, field) for field in ("max_steps", "stop_below", "patience"))
     return status == fit.DIVERGED or (status in ENDED and same)

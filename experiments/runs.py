@@ -1,10 +1,13 @@
 """Runs that are there already: from a run directory back to its config, network and states."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, get_type_hints
+from types import UnionType
+from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from experiments import adding, copy, hds, nscifar10, psmnist, smnist
 from experiments.experiment import Experiment, Parts, assemble, readable_name
+from wrnn_jax.jsonfiles import is_number
 from wrnn_jax.training.rundir import read_config, read_metrics, read_summary
 from wrnn_jax.validation import InvalidValue
 
@@ -54,16 +57,36 @@ def open_run(path: Path) -> Run:
       InvalidValue: if it is none, or its config is not one of this version.
     """
     about = read_config(path)
-    experiment = EXPERIMENTS.get(about.get("experiment"))
+    experiment = EXPERIMENTS.get(str(about.get("experiment")))
     if experiment is None:
         raise InvalidValue("runs", str(path), f"a run of {', '.join(EXPERIMENTS)}, not of {about.get('experiment')}")
     try:
         # How to go through time is not the run's business but this machine's: compiled kernels may not be there.
         stored = about["config"] | {"model": about["config"]["model"] | {"backend": "auto"}}
-        sections = {name: section(**stored[name]) for name, section in get_type_hints(experiment.config).items()}
-    except (TypeError, KeyError) as error:
+        sections = {name: _section(kind, stored[name]) for name, kind in get_type_hints(experiment.config).items()}
+    except (TypeError, KeyError, ValueError) as error:
         raise InvalidValue("runs", str(path), f"a run of this version ({error})") from error
     return Run(path, experiment, experiment.config(**sections))
+
+
+def _section(kind: type, fields: Mapping[str, Any]) -> Any:
+    """A section of a config; raises ``TypeError`` for a field that is none or whose value is of another type."""
+    hints = get_type_hints(kind)
+    for field, value in fields.items():
+        if field in hints and not _is_of(value, hints[field]):
+            raise TypeError(f"{field} = {value!r}")
+    return kind(**fields)
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    """Whether JSON's value is of a field's type, as far as JSON knows such types."""
+    if get_origin(hint) in (Union, UnionType):
+        return any(_is_of(value, one) for one in get_args(hint))
+    if get_origin(hint) is tuple:
+        return isinstance(value, list) and all(_is_of(item, get_args(hint)[0]) for item in value)
+    if hint in (int, float):
+        return isinstance(value, (int, float) if hint is float else int) and is_number(value)
+    return not isinstance(hint, type) or isinstance(value, hint)
 
 
 def grouped(runs: list[Run]) -> dict[str, list[Run]]:

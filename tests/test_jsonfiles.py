@@ -26,7 +26,7 @@ def test_what_is_damaged_is_refused_in_one_line_or_left_out_with_its_number(tmp_
             read(tmp_path)
         assert "\n" not in str(refused.value)
     (tmp_path / "metrics.jsonl").write_bytes(
-        b'{"step": 1}\n' + damage + b'\n{"loss": 2}\n{"step": "3"}\n{"step": 4}\n{"st'
+        b'{"step": 1}\n' + damage + b'\n{"loss": 2}\n{"step": 3, "loss": "low"}\n{"step": 4}\n{"st'
     )
     assert read_metrics(tmp_path) == [{"step": 1}, {"step": 4}]
     notes = capsys.readouterr().err.splitlines()

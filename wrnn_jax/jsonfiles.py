@@ -7,6 +7,9 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+LONGEST = 100
+"""Letters of a message that quotes what a file holds."""
+
 
 class DamagedFile(ValueError):
     """A file is not what it is meant to be; the message says why, without its name."""
@@ -25,14 +28,14 @@ def read_object(path: Path, keys: Collection[str] = ()) -> dict[str, Any]:
 
 
 def read_rows(path: Path, keys: Collection[str] = ()) -> Iterator[dict[str, Any]]:
-    """The objects of a file with one a line; none, if there is no file.
+    """The objects of numbers of a file with one a line; none, if there is no file. What is not finite is None.
 
     A damaged line is left out, and standard error told which. Only a last line without an end is left out silently: the
     process that wrote it was stopped.
 
     Args:
       path: the file.
-      keys: what each of them must have, as numbers.
+      keys: what each of them must have.
 
     Raises:
       OSError: if the file cannot be read.
@@ -44,14 +47,19 @@ def read_rows(path: Path, keys: Collection[str] = ()) -> Iterator[dict[str, Any]
         try:
             row = _parsed(line)
             _require_object(row, keys)
-            for key in keys:
-                if isinstance(row[key], bool) or not isinstance(row[key], int | float):
-                    raise DamagedFile(f"{key} is {row[key]!r}, no number")
+            for key, value in row.items():
+                if not is_number(value) and (value is not None or key in keys):
+                    raise DamagedFile(f"{key} is {value!r}, no number"[:LONGEST])
         except DamagedFile as error:
             if number < len(lines):
                 print(f"{path}, line {number} is left out: {error}", file=sys.stderr)
             continue
         yield row
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a number that a run can have come to: none is beyond float32."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2.0**128
 
 
 def _parsed(text: bytes) -> Any:

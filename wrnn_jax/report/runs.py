@@ -1,13 +1,13 @@
 """Runs, found below a folder and read."""
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from wrnn_jax.jsonfiles import DamagedFile, read_object
+from wrnn_jax.jsonfiles import DamagedFile, is_number, read_object
 from wrnn_jax.training.rundir import read_metrics
 from wrnn_jax.validation import InvalidValue, require
 
@@ -119,7 +119,11 @@ def _folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
 
     for path, folders, files in os.walk(root, onerror=refuse):
         is_run = not {SUMMARY, CONFIG, GRID}.isdisjoint(files)
+        files += {SUMMARY, CONFIG}.intersection(folders)  # A folder in a file's place is read, and refused.
         folders[:] = sorted(name for name in folders if not (name.startswith(".") or (is_run and name in PARTS)))
+        for name in folders:
+            if (Path(path) / name).is_symlink():
+                print(f"{Path(path) / name}: left out, as it is a link to a folder", file=sys.stderr)
         yield Path(path), files
 
 
@@ -158,10 +162,14 @@ def _check(summary: Mapping[str, Any], file: Path) -> None:
     """Raise unless it says its experiment, and numbers are numbers."""
     allowed = 'a run\'s summary: it needs an "experiment"'
     require(isinstance(summary.get("experiment"), str), "runs", str(file), allowed)
+    for key in ("status", "model", "device"):
+        value = summary.get(key)
+        require(isinstance(value, str | None), "runs", str(file), f"a run's summary: {key} = {value!r} is no word")
     for key in NUMBERS + METRICS:
         value = summary.get(key)
-        is_number = isinstance(value, Real) and not isinstance(value, bool)
-        require(value is None or is_number, "runs", str(file), f"a run's summary: {key} = {value!r} is no number")
+        require(
+            value is None or is_number(value), "runs", str(file), f"a run's summary: {key} = {value!r} is no number"
+        )
 
 
 def _name(path: Path, root: Path) -> str:

@@ -148,7 +148,7 @@ def read_summary(path: Path) -> dict[str, Any]:
       InvalidValue: if there is none, or it cannot be read.
     """
     try:
-        return read_object(path / "summary.json")
+        return read_object(path / "summary.json", keys=("status", "steps"))
     except (OSError, DamagedFile) as error:
         raise InvalidValue(
             "runs", str(path), f"a run that has ended: its summary.json is unreadable ({error})"
