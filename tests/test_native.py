@@ -189,7 +189,7 @@ def test_shard_map_over_the_batch(check_vma, last):
         ("activation", {"activation": "swish"}),
         ("readout", {"readout": lambda params, states: states}),
         ("carry.dtype", {"carry": jnp.zeros((1, 1, 3), jnp.bfloat16)}),
-        ("taps", {"recurrence": jnp.zeros((1, 1, 5))}),
+        ("recurrence.shape", {"recurrence": jnp.zeros((1, 1, 5))}),
     ],
 )
 def test_refuses_what_it_does_not_take(field, change):

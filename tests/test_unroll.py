@@ -280,7 +280,7 @@ def test_parallel_engine_is_the_scan(random_params):
     scan, parallel = (unroll(cell, params, xs, backend=backend) for backend in ("scan", "parallel"))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), parallel, scan)
     with pytest.raises(ValueError, match=r"^backend = 'parallel': must be one of auto, scan, fused, native$"):
-        unroll(CELLS["wave"], params["cell"], xs, backend="parallel")
+        unroll(CELLS["wave"], random_params(CELLS["wave"], 3), xs, backend="parallel")
 
 
 def test_auto_falls_back_where_there_is_no_engine(random_params):
