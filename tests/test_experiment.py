@@ -142,7 +142,8 @@ def test_run_directory_tells_everything(done):
     config = json.loads((done / "config.json").read_text())
     assert config["config"]["model"] == {
         "model": "wrnn", "n_hid": 5, "n_ch": 2, "ksize": 3, "act": "relu", "init": "shift", "encoder_init": "sparse",
-        "use_bias": True, "bias_init": "zeros", "freeze_encoder": False, "freeze_recurrence": False, "backend": "fused",
+        "speed": None, "use_bias": True, "bias_init": "zeros",
+        "freeze_encoder": False, "freeze_recurrence": False, "backend": "fused",
     }  # fmt: skip
     assert config["versions"]["jax"] == jax.__version__
     assert "cpu" in config["device"]
