@@ -4,8 +4,10 @@ import dataclasses
 from pathlib import Path
 
 from experiments import cli, copy, presets
-from experiments.experiment import FAILURE, RunConfig, run
+from experiments.cli import FAILURE
+from experiments.experiment import RunConfig, run
 from experiments.grid_flags import LIMIT
+from wrnn_jax import console
 from wrnn_jax.models import ModelConfig
 from wrnn_jax.report import paper_table
 from wrnn_jax.report.published import ABLATION_T, STEPS
@@ -80,7 +82,7 @@ def ablate(config: Config) -> int:
             if code > FAILURE:
                 return code
             worst = max(worst, code)
-    print(paper_table("copy-ablation", Path(config.logdir)))
+    console.say(paper_table("copy-ablation", Path(config.logdir)))
     return worst
 
 

@@ -4,23 +4,24 @@ import contextlib
 import inspect
 import io
 import itertools
-import os
-import platform
 import re
 import sys
-import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import jax
 import tyro
 
+from experiments import devices, start
+from experiments.devices import DeviceError
+from wrnn_jax import console
 from wrnn_jax.grids.hosts import HostsError
+from wrnn_jax.training import numerics
 from wrnn_jax.training.checkpoint import CheckpointError
 from wrnn_jax.validation import InvalidValue
 
 USAGE_ERROR = 2
+FAILURE = 1
+"""What was asked for could be begun, and did not come to a good end."""
 LONGEST = 1500
 """Characters of an error's line at most."""
 
@@ -43,7 +44,7 @@ def parse(program: str, config_type: type, arguments: list[str], default: Any = 
     options = {} if default is None else {"default": default}
     description = f"{inspect.getdoc(config_type)}\n\n{more}".strip()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(console.unfailing(sys.stdout)):
             return tyro.cli(config_type, args=arguments, prog=program, description=description, **options)
     except SystemExit as exit:
         # tyro exits while it handles our error, or while it handles its own account of ours.
@@ -51,7 +52,7 @@ def parse(program: str, config_type: type, arguments: list[str], default: Any = 
         if isinstance(refused, InvalidValue):
             raise refused from None
         if exit.code:
-            _fail(f"{_first_sentence(said.getvalue())} (see --help)")
+            raise SystemExit(_refusal(f"{_first_sentence(said.getvalue())} (see --help)")) from None
         raise
 
 
@@ -70,50 +71,53 @@ def main(
 ) -> None:
     """Read the arguments, act, exit: with what ``act`` returns, or 2 and one line for bad input or a disk that refuses.
 
-    What ``read`` makes of the arguments is what ``act`` is given; by default the config that they describe.
+    What ``read`` makes of the arguments is what ``act`` is given; by default the config that they describe. Called from
+    Python, with arguments, it may have been before, and JAX been used; it then returns if all is well.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
+    start.begin()
+    code = _code(program, config_type, act, sys.argv[1:] if arguments is None else arguments, read)
+    if arguments is None or code:
+        sys.exit(code)
+
+
+def _code(program: str, config_type: type, act: Callable, arguments: list[str], read: Callable | None) -> int:
+    """The exit code; whatever ends the program is told in one line."""
     try:
         asked = read(arguments) if read else parse(program, config_type, arguments)
-        prepare_jax()
-        code = act(asked)
+        devices.prepare_jax()
+        with numerics.usual():
+            return act(asked)
+    except SystemExit as exit:
+        return exit.code or printed()
     except InvalidValue as error:
-        _fail(f"--{error.field.replace('_', '-')} {error.value}: must be {error.allowed}")
-    except (CheckpointError, HostsError) as error:
-        _fail(str(error))
+        return _refusal(f"--{error.field.replace('_', '-')} {error.value}: must be {error.allowed}")
+    except (CheckpointError, HostsError, DeviceError) as error:
+        return _refusal(str(error))
     except OSError as error:
-        # A write that fails names no file: it is one of the run directory's, that were open already.
-        unnamed = "the run directory cannot be written, what it holds is whole, see --resume"
-        _fail(f"{error.filename or unnamed}: {error.strerror or error}")
-    sys.exit(code)
+        # A write that fails names no file.
+        what = error.filename or "a file could not be read or written; what the run directory holds is whole"
+        return _refusal(f"{what}: {error.strerror or error}")
+    except FloatingPointError as error:
+        console.note(f"error: {error} (as JAX is told to look for, by JAX_DEBUG_NANS)")
+        return FAILURE
+    except KeyboardInterrupt:
+        console.note("\ninterrupted; what is saved is whole, and the same command with --resume goes on from there")
+        return start.INTERRUPTED
 
 
-def _fail(message: str) -> None:
-    print(f"error: {_one_line(message)}", file=sys.stderr)
-    sys.exit(USAGE_ERROR)
+def printed() -> int:
+    """The exit code of what is done once it is printed."""
+    if console.OUT.error:
+        console.note(f"error: standard output cannot be written: {console.OUT.error.strerror}")
+    return FAILURE if console.OUT.error else 0
+
+
+def _refusal(message: str) -> int:
+    console.note(f"error: {_one_line(message)}")
+    return USAGE_ERROR
 
 
 def _one_line(message: str) -> str:
     """As a terminal can show it: what cannot be printed is escaped, and of a long message there are both ends."""
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
     return shown if len(shown) <= LONGEST else f"{shown[: LONGEST // 2]} … {shown[-LONGEST // 2 :]}"
-
-
-def prepare_jax() -> None:
-    """Settings that must come before the first use of a device."""
-    # On a CPU every core is a device of its own, on which the trainer splits the batch: twice as fast as
-    # one device with threads inside its small operations.
-    jax.config.update("jax_num_cpu_devices", _usable_cores())
-    if "xla_cpu_multi_thread_eigen" not in os.environ.get("XLA_FLAGS", ""):
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false".strip()
-    # What was compiled once is kept; a folder a host, as code for one processor may not run on another.
-    if jax.config.jax_compilation_cache_dir is None:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wrnn_jax" / platform.node()
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-    # An entry that cannot be read or written only costs the time to compile.
-    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache", UserWarning)
-
-
-def _usable_cores() -> int:
-    """Those this process may use: a scheduler often grants fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

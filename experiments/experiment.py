@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import shlex
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,15 +9,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
+from experiments import cli, devices
+from experiments.cli import FAILURE
 from experiments.kernels import compile_if_it_pays
 from experiments.presets import Preset
 from experiments.room import require_possible, require_room
-from wrnn_jax import models
+from wrnn_jax import console, models
 from wrnn_jax.models import Model, count_parameters
 from wrnn_jax.tasks import Source, Task
 from wrnn_jax.training import fit as fitting
 from wrnn_jax.training.checkpoint import Checkpoints
 from wrnn_jax.training.config import TrainConfig
+from wrnn_jax.training.lock import locked, require_unlocked
 from wrnn_jax.training.loop import Trainer, make_trainer
 from wrnn_jax.training.members import members_mesh
 from wrnn_jax.training.optimizer import PLATEAUS
@@ -30,8 +31,6 @@ from wrnn_jax.validation import require, require_integer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-FAILURE = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +63,10 @@ class RunConfig:
     """Of --distributed: the number of this one, from 0 on."""
 
     def __post_init__(self):
+        # JAX and Orbax hand names of files to libraries that take UTF-8 alone.
+        folder = str(Path(self.logdir or "runs").absolute())
+        is_utf8 = folder == folder.encode("utf-8", "replace").decode()
+        require(is_utf8, "logdir", folder, "below folders whose names are UTF-8 (in the locale C: set PYTHONUTF8=1)")
         if self.grid_chunk is not None:
             require_integer("grid_chunk", self.grid_chunk, at_least=1)
 
@@ -94,6 +97,7 @@ class Experiment(NamedTuple):
     ``presets``                 settings from the paper
     ``measure(parts, state)``   -> what else a run's summary says of its parameters
     ``pictures(parts, state)``  -> further figures of a run, by name
+    ``chance(config.task)``     -> the task's, where that is known without its data
     ==========================  ================================================================
     """
 
@@ -105,6 +109,12 @@ class Experiment(NamedTuple):
     presets: Mapping[str, Preset]
     measure: Callable[["Parts", TrainState], dict[str, Any]] = lambda parts, state: {}
     pictures: Callable[["Parts", TrainState], dict[str, "Figure"]] = lambda parts, state: {}
+
+    chance: Callable[[Any], Mapping[str, float]] | None = None
+
+    def baselines(self, task: Any) -> Mapping[str, float]:
+        """What a network that remembers nothing scores in the task that the flags describe."""
+        return self.chance(task) if self.chance else self.make_task(task).chance
 
     @property
     def program(self) -> str:
@@ -173,16 +183,17 @@ def unchanging(parts: Parts) -> frozenset[str]:
     return UNCHANGING if traceless else UNCHANGING - {"log_interval"}
 
 
-def run(experiment: Experiment, config: Any, command: str | None = None) -> int:
+def run(experiment: Experiment, config: Any, command: str) -> int:
     """Train, or only evaluate; write the run directory; say what came of it; return the exit code.
 
     Args:
       experiment: which.
       config: its config.
-      command: what one would type to run it again; if not given, what was typed.
+      command: what one would type to run it again.
     """
     default = Path("runs") / experiment.name / readable_name(experiment.stem(config.task), config)
     logdir = Path(config.run.logdir or default)
+    computed_on = devices.start()
     parts = assemble(experiment, config, trains=not config.run.eval_only)
     trainer = parts.trainer()
     if not config.run.eval_only:
@@ -190,20 +201,23 @@ def run(experiment: Experiment, config: Any, command: str | None = None) -> int:
     goes_on = config.run.resume or config.run.eval_only
     # A network that is only evaluated may be tested over another horizon than it was.
     free = unchanging(parts) | ({"horizon"} if config.run.eval_only else set())
-    directory = RunDirectory(logdir, experiment.name, parts.config, goes_on, free)
-    if config.run.eval_only:
-        return _evaluate_only(parts, trainer, directory)
-    parameters = count_parameters(jax.eval_shape(parts.model.init, jax.random.key(0)))
-    print(f"{config.model.model}, {parameters:,} parameters, in {directory.path}")
-    fitted = fitting.fit(trainer, parts.task, parts.config.train, directory)
-    directory.summarise(summary(experiment, parts, fitted))
-    draw_figures(experiment, parts, fitted.state, directory)
-    return _report(parts, fitted, directory, command or command_line(experiment))
 
+    def look() -> RunDirectory:
+        return RunDirectory(logdir, experiment.name, parts.config, goes_on, free)
 
-def command_line(experiment: Experiment) -> str:
-    """What was typed, without ``--resume``."""
-    return shlex.join([*experiment.program.split(), *(flag for flag in sys.argv[1:] if flag != "--resume")])
+    if config.run.eval_only:  # This writes nothing, and may be while the run goes on.
+        return _evaluate_only(parts, trainer, look())
+    look()  # What is refused leaves no trace, not even a lock.
+    if logdir.absolute().parent.name == "members":
+        require_unlocked(logdir.absolute().parents[1])  # The grid's.
+    with locked(logdir):
+        directory = look()
+        parameters = count_parameters(jax.eval_shape(parts.model.init, jax.random.key(0)))
+        console.say(f"{config.model.model}, {parameters:,} parameters, in {directory.path}", f"on {computed_on}")
+        fitted = fitting.fit(trainer, parts.task, parts.config.train, directory)
+        directory.summarise(summary(experiment, parts, fitted))
+        draw_figures(experiment, parts, fitted.state, directory)
+        return _report(parts, fitted, directory, command)
 
 
 def draw_figures(experiment: Experiment, parts: Parts, state: TrainState, directory: RunDirectory) -> None:
@@ -295,8 +309,8 @@ def summary(experiment: Experiment, parts: Parts, fitted: fitting.Fitted) -> dic
 def _evaluate_only(parts: Parts, trainer: Trainer, directory: RunDirectory) -> int:
     state = restore(trainer, parts.config.train.seed, directory.path)
     hparams = parts.config.train.hparams(parts.task.epoch_steps(parts.config.train.batch))
-    print(json.dumps({"step": int(state.step), **fitting.evaluate(trainer, parts.task, state, hparams)[1]}))
-    return 0
+    console.say(json.dumps({"step": int(state.step), **fitting.evaluate(trainer, parts.task, state, hparams)[1]}))
+    return cli.printed()
 
 
 def restore(trainer: Trainer, seed: int, path: Path) -> TrainState:
@@ -312,7 +326,7 @@ def restore(trainer: Trainer, seed: int, path: Path) -> TrainState:
     state, notes = checkpoints.restore(trainer.init(seed))
     checkpoints.close()
     for note in notes:
-        print(note, file=sys.stderr)
+        console.note(note)
     require(state is not None, "logdir", str(path), allowed)
     return trainer.place(state)
 
@@ -322,7 +336,9 @@ def _report(parts: Parts, fitted: fitting.Fitted, directory: RunDirectory, comma
     task, step = parts.task, int(fitted.state.step)
     metrics = ", ".join(f"{name} {value:.4g}" for name, value in fitted.metrics.items())
     picked = f", parameters of step {fitted.best_step}" if fitted.best_step != step else ""
-    print(f"step {step}{picked}: {metrics} (who remembers nothing: {task.monitor} {task.chance[task.monitor]:.4g})")
+    console.say(
+        f"step {step}{picked}: {metrics} (who remembers nothing: {task.monitor} {task.chance[task.monitor]:.4g})"
+    )
     loss = fitted.metrics[task.monitor]
     endings = {
         fitting.SOLVED: f"solved: stopped at step {step}; to train all steps: {command} --resume --stop-below 0",
@@ -332,7 +348,7 @@ def _report(parts: Parts, fitted: fitting.Fitted, directory: RunDirectory, comma
         fitting.DIVERGED: f"diverged: step {step + 1} is not finite; the state of step {step} is saved",
         fitting.INTERRUPTED: f"interrupted at step {step}, saved; to continue: {command} --resume",
     }
-    print(f"{endings[fitted.status]}\n{directory.path}")
+    console.say(f"{endings[fitted.status]}\n{directory.path}")
     if fitted.signal is not None:
         return 128 + fitted.signal
     return FAILURE if fitted.status == fitting.DIVERGED else 0

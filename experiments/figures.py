@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from tyro.conf import Positional
 
-from experiments import cli, reading
+from experiments import cli, devices, reading
 from experiments.experiment import Example, Parts, example, restore
 from experiments.runs import Run, grouped, open_run
+from wrnn_jax import console
 from wrnn_jax.models import MODELS
 from wrnn_jax.tasks import HDSConfig
 from wrnn_jax.training.checkpoint import Checkpoints
@@ -43,6 +44,9 @@ class Config:
     """Which sequence of the test set the network is shown."""
     basis: reading.Grounds = "readout"
     """From where memories, variables and evolution take the basis of a simple RNN's variables."""
+    data_dir: str | None = None
+    """Where image sets are prepared, if not where they were when the runs were trained (else: there, if it is still
+    there; or $TFDS_DATA_DIR or ~/tensorflow_datasets)."""
     channel: int = 0
     """Of which channel spectra are taken, and waves through training drawn."""
 
@@ -67,10 +71,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 def draw(config: Config) -> int:
     """Write the figure; the exit code."""
-    figure = FIGURES[config.figure].draw([open_run(path) for path in config.runs], config)
+    devices.start()
+    figure = FIGURES[config.figure].draw([open_run(path, config.data_dir) for path in config.runs], config)
     if figure is not None:
         figure.savefig(config.out, dpi=150)
-    print(config.out)
+    console.say(str(config.out))
     return 0
 
 
@@ -81,7 +86,7 @@ def curves(runs: list[Run], config: Config) -> "Figure":
     tasks = {run.experiment.name for run in runs}
     require(len(tasks) == 1, "runs", ", ".join(sorted(tasks)), "runs of one task, whose curves are alike")
     lines = {name: [run.rows for run in members] for name, members in grouped(runs).items()}
-    chance = runs[0].experiment.make_task(runs[0].config.task).chance
+    chance = runs[0].experiment.baselines(runs[0].config.task)
     return plots.training_curves(lines, plots.PANELS[tasks.pop()], baselines=chance)
 
 

@@ -4,14 +4,13 @@ import dataclasses
 import hashlib
 import math
 import shutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments import grid_report
+from experiments import devices, grid_report
+from experiments.cli import FAILURE
 from experiments.experiment import (
-    FAILURE,
     Experiment,
     Parts,
     RunConfig,
@@ -22,6 +21,7 @@ from experiments.experiment import (
     unchanging,
 )
 from experiments.grid_flags import Grid, groups
+from wrnn_jax import console
 from wrnn_jax.grids.hosts import ALONE, Hosts, HostsError, connect
 from wrnn_jax.grids.progress import Progress, Stopped
 from wrnn_jax.grids.sweep import Job, Sweep, fit_sweep
@@ -48,23 +48,26 @@ def run_grid(experiment: Experiment, grid: Grid) -> int:
     hosts = connect(run.coordinator, run.num_processes, run.process_id) if run.distributed else ALONE
     try:
         with hosts:
-            home = _directory(experiment, grid)
-            hosts.agree(_terms(grid, home), "distributed")
-            return _train(experiment, grid, home, hosts)
+            path = _path(experiment, grid)
+            hosts.agree(_terms(grid, path), "distributed")
+            _directory(experiment, grid, path)  # What is refused leaves no trace, not even a lock.
+            with hosts.locked(path):
+                return _train(experiment, grid, _directory(experiment, grid, path), hosts)
     except HostsError as error:
-        print(f"error: {error}; what was trained is saved: start all processes again with --resume", file=sys.stderr)
+        console.note(f"error: {error}; what was trained is saved: start all processes again with --resume")
         return FAILURE
 
 
-def _terms(grid: Grid, home: GridDirectory) -> str:
+def _terms(grid: Grid, path: Path) -> str:
     """What all processes must have alike, a line each."""
-    terms = {"logdir": home.path, "resume": grid.base.run.resume, **grid.axes}
+    terms = {"logdir": path.absolute(), "resume": grid.base.run.resume, **grid.axes}
     for section in (grid.base.task, grid.base.model, grid.base.train):
         terms |= {field: value for field, value in vars(section).items() if field not in grid.axes}
     return "\n".join(f"{name.replace('_', '-')} {value}" for name, value in terms.items())
 
 
 def _train(experiment: Experiment, grid: Grid, home: GridDirectory, hosts: Hosts) -> int:
+    computed_on = devices.start()
     programs = _programs(experiment, grid, hosts.count)
     members = {number: parts for program in programs for number, parts in program.items()}
     # Dealt to the processes one by one: each has a share of every program.
@@ -75,7 +78,7 @@ def _train(experiment: Experiment, grid: Grid, home: GridDirectory, hosts: Hosts
     if hosts.index == 0:
         home.create()
         counts = f"{len(members)} members, {len(programs)} compiled program(s), {hosts.count} process(es)"
-        print(f"a grid of {counts}, in {home.path}")
+        console.say(f"a grid of {counts}, in {home.path}", f"on {computed_on}")
     names = [grid_report.words(member.settings) for member in grid.members]
     steps = {number: parts.config.train.max_steps for number, parts in mine.items()}
     ranking = grid_report.ranking(members[0].task)
@@ -92,7 +95,7 @@ def _train(experiment: Experiment, grid: Grid, home: GridDirectory, hosts: Hosts
     except Stopped as stopped:
         if hosts.index == 0:
             grid_report.write_rows(grid, home, members[0].task)
-            print("interrupted, saved; to continue: the same command with --resume")
+            console.say("interrupted, saved; to continue: the same command with --resume")
         return 128 + stopped.signal
     if hosts.index:
         return 0
@@ -101,18 +104,22 @@ def _train(experiment: Experiment, grid: Grid, home: GridDirectory, hosts: Hosts
     return grid_report.report(experiment, grid, home, members)
 
 
-def _directory(experiment: Experiment, grid: Grid) -> GridDirectory:
+def _directory(experiment: Experiment, grid: Grid, path: Path) -> GridDirectory:
     base, run = grid.base, grid.base.run
     axes = {f"grid.{field}": values for field, values in grid.axes.items()}
     config = {"grid": axes, "task": base.task, "model": base.model, "train": base.train, "run": run}
+    return GridDirectory(path, experiment.name, config, run.resume)
+
+
+def _path(experiment: Experiment, grid: Grid) -> Path:
+    """The grid's folder."""
+    base = grid.base
     own = readable_name(experiment.stem(base.task), base).rsplit("_seed", 1)[0]
     values = [f"{field}-{'-'.join(map(str, values))}".replace("_", "-") for field, values in grid.axes.items()]
     folder = "_".join(["grid", *values, "of", own])
     if len(folder) > LONGEST_NAME:
         folder = f"{folder[:LONGEST_NAME]}_{hashlib.sha256(folder.encode()).hexdigest()[:8]}"
-    return GridDirectory(
-        Path(run.logdir or Path("runs") / experiment.name / folder), experiment.name, config, run.resume
-    )
+    return Path(base.run.logdir or Path("runs") / experiment.name / folder)
 
 
 def _programs(experiment: Experiment, grid: Grid, processes: int) -> list[Program]:

@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.experiment import FAILURE, Experiment, Parts, RunConfig, draw_figures, restore, unchanging
+from experiments.cli import FAILURE
+from experiments.experiment import Experiment, Parts, RunConfig, draw_figures, restore, unchanging
 from experiments.grid_flags import Grid, Member
+from wrnn_jax import console
 from wrnn_jax.grids import results
 from wrnn_jax.tasks import Task
 from wrnn_jax.training.fit import DIVERGED, INTERRUPTED
@@ -55,11 +57,11 @@ def report(experiment: Experiment, grid: Grid, home: GridDirectory, members: Map
     metric, greatest = ranking(task)
     rows = write_rows(grid, home, task)
     settings = results.settings(rows, grid.axes, metric)
-    print(results.ranking_table(settings, metric, greatest))
+    console.say(results.ranking_table(settings, metric, greatest))
     _draw(experiment, home, settings, rows, task, _title(experiment, grid))
     best = rows[0]
     if best["rank"] is None or best["status"] == DIVERGED:
-        print(f"every member diverged\n{home.path}")
+        console.say(f"every member diverged\n{home.path}")
         return FAILURE
     folder = home.path / best["folder"]
     parts = members[best["member"]]
@@ -67,7 +69,7 @@ def report(experiment: Experiment, grid: Grid, home: GridDirectory, members: Map
     config = dataclasses.replace(parts.config, run=RunConfig(logdir=str(folder)))
     draw_figures(experiment, parts, state, RunDirectory(folder, experiment.name, config, True, unchanging(parts)))
     which = words({field: best[field] for field in grid.axes})
-    print(f"best: {which}: {metric} {best[metric]:.4g}\n{folder}\n{home.path}")
+    console.say(f"best: {which}: {metric} {best[metric]:.4g}\n{folder}\n{home.path}")
     return 0
 
 

@@ -13,6 +13,7 @@ from wrnn_jax import datasets
 from wrnn_jax.datasets import Images
 from wrnn_jax.tasks import Task
 from wrnn_jax.tasks.images import ImageConfig
+from wrnn_jax.tasks.images import chance as guessing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,6 +32,11 @@ def loading(make_task: Callable[[Any, Images], Task]) -> Callable[[Any], Task]:
         return make_task(config, datasets.load(config.dataset, data_dir))
 
     return load
+
+
+def chance(config: ImageConfig) -> dict[str, float]:
+    """``Experiment.chance``, for which no image is needed."""
+    return guessing(datasets.CLASSES[config.dataset])
 
 
 def draw_pixels(config: Any, example: Example) -> "Figure":

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from wrnn_jax import models
+from wrnn_jax import console, models
 from wrnn_jax.cells import Cell
 from wrnn_jax.cells.base import choose_backend
 from wrnn_jax.kernels import native
@@ -32,7 +32,7 @@ def compile_if_it_pays(config: Any, task: Task, batch: int, members: int) -> Non
     cell = models.cell_of(config.model, task.input_size)
     would_be_taken = choose_backend(cell, "auto", task.outputs, batch, native_is_built=True) == "native"
     if would_be_taken and members * _states(config, task, cell) >= WORTH:
-        build_once(print)
+        build_once(console.say)
 
 
 def _states(config: Any, task: Task, cell: Cell) -> float:

@@ -30,6 +30,7 @@ EXPERIMENT = Experiment(
     lambda task: f"{task.dataset}_T{task.T}",
     images.draw_rows,
     presets.NSCIFAR10,
+    chance=images.chance,
 )
 main = partial(run_from_command_line, EXPERIMENT)
 

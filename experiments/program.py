@@ -1,5 +1,7 @@
 """The program of an experiment: from command-line arguments to one run, or to a grid of many."""
 
+import shlex
+import sys
 from functools import partial
 from typing import Any
 
@@ -7,6 +9,7 @@ from experiments import cli
 from experiments.experiment import Experiment, run
 from experiments.grid import run_grid
 from experiments.grid_flags import Grid, expand
+from wrnn_jax import console
 from wrnn_jax.validation import require, require_choice
 
 GRIDS = """Flags of the task, the model and training take several values with --grid. before them: --grid.lr 1e-2 1e-3
@@ -14,8 +17,12 @@ GRIDS = """Flags of the task, the model and training take several values with --
 
 
 def run_from_command_line(experiment: Experiment, arguments: list[str] | None = None) -> None:
-    """Run one experiment from command-line arguments, and exit."""
-    cli.main(experiment.program, experiment.config, partial(_act, experiment), arguments, partial(_read, experiment))
+    """Run one experiment from command-line arguments, and exit; or return, see :func:`experiments.cli.main`."""
+    typed = sys.argv[1:] if arguments is None else arguments
+    # Of what one would type to run it again.
+    command = shlex.join([*experiment.program.split(), *(flag for flag in typed if flag != "--resume")])
+    act, read = partial(_act, experiment, command), partial(_read, experiment)
+    cli.main(experiment.program, experiment.config, act, arguments, read)
 
 
 def _read(experiment: Experiment, arguments: list[str]) -> Any:
@@ -34,17 +41,17 @@ def _parse(experiment: Experiment, arguments: list[str]) -> Any:
     return cli.parse(experiment.program, experiment.config, arguments, default=preset)
 
 
-def _act(experiment: Experiment, asked: Any) -> int:
+def _act(experiment: Experiment, command: str, asked: Any) -> int:
     config = asked.base if isinstance(asked, Grid) else asked
     if config.run.list_presets:
         for name, preset in experiment.presets.items():
-            print(f"{name}: {preset.summary}")
+            console.say(f"{name}: {preset.summary}")
             for flags in preset.rows:
-                print(f"  {experiment.program} --preset {name} {flags}")
-        return 0
+                console.say(f"  {experiment.program} --preset {name} {flags}")
+        return cli.printed()
     if isinstance(asked, Grid):
         return run_grid(experiment, asked)
     require(
         not config.run.distributed, "distributed", True, "left out: only a grid's members go over several processes"
     )
-    return run(experiment, config)
+    return run(experiment, config, command)

@@ -24,7 +24,13 @@ class Config:
 
 
 EXPERIMENT = Experiment(
-    "psmnist", Config, images.loading(permuted_task), lambda task: task.dataset, images.draw_pixels, presets.PSMNIST
+    "psmnist",
+    Config,
+    images.loading(permuted_task),
+    lambda task: task.dataset,
+    images.draw_pixels,
+    presets.PSMNIST,
+    chance=images.chance,
 )
 main = partial(run_from_command_line, EXPERIMENT)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from experiments import cli
+from wrnn_jax import console
 from wrnn_jax.report import build_report
 
 
@@ -27,7 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
 def write(config: Config) -> int:
     """Write it; the exit code."""
     report = build_report(config.runs, config.out)
-    print(f"{report.runs} runs, {report.unfinished} unfinished\n{report.html}\n{report.markdown}")
+    console.say(f"{report.runs} runs, {report.unfinished} unfinished\n{report.html}\n{report.markdown}")
     return 0
 
 

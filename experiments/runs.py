@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from experiments import adding, copy, hds, nscifar10, psmnist, smnist
 from experiments.experiment import Experiment, Parts, assemble, readable_name
+from wrnn_jax.datasets import STORED
 from wrnn_jax.jsonfiles import is_number
 from wrnn_jax.training.rundir import read_config, read_metrics, read_summary
 from wrnn_jax.validation import InvalidValue
@@ -50,8 +51,13 @@ class Run(NamedTuple):
         return assemble(self.experiment, self.config)
 
 
-def open_run(path: Path) -> Run:
+def open_run(path: Path, data_dir: str | None = None) -> Run:
     """What a run directory holds.
+
+    Args:
+      path: the folder.
+      data_dir: where a set of images is prepared now, where the task is of one; if not given, where it was, or, if that
+        folder is no longer there, where a training without ``--data-dir`` looks for it.
 
     Raises:
       InvalidValue: if it is none, or its config is not one of this version.
@@ -63,6 +69,7 @@ def open_run(path: Path) -> Run:
     try:
         # How to go through time is not the run's business but this machine's: compiled kernels may not be there.
         stored = about["config"] | {"model": about["config"]["model"] | {"backend": "auto"}}
+        _find_data(stored["task"], data_dir)
         sections = {name: _section(kind, stored[name]) for name, kind in get_type_hints(experiment.config).items()}
     except (TypeError, KeyError, ValueError) as error:
         raise InvalidValue("runs", str(path), f"a run of this version ({error})") from error
@@ -87,6 +94,13 @@ def _is_of(value: Any, hint: Any) -> bool:
     if hint in (int, float):
         return isinstance(value, (int, float) if hint is float else int) and is_number(value)
     return not isinstance(hint, type) or isinstance(value, hint)
+
+
+def _find_data(task: dict[str, Any], data_dir: str | None) -> None:
+    """Point a stored task to its data, if it has any from outside."""
+    if task.get("dataset") in STORED:
+        before = task.get("data_dir")
+        task["data_dir"] = data_dir or (before if before and Path(before).is_dir() else None)
 
 
 def grouped(runs: list[Run]) -> dict[str, list[Run]]:

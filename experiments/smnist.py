@@ -24,7 +24,13 @@ class Config:
 
 
 EXPERIMENT = Experiment(
-    "smnist", Config, images.loading(pixel_task), lambda task: task.dataset, images.draw_pixels, presets.SMNIST
+    "smnist",
+    Config,
+    images.loading(pixel_task),
+    lambda task: task.dataset,
+    images.draw_pixels,
+    presets.SMNIST,
+    chance=images.chance,
 )
 main = partial(run_from_command_line, EXPERIMENT)
 

@@ -4,7 +4,6 @@ import io
 
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from PIL import Image
 
 from wrnn_jax.tasks.base import Progress
@@ -12,9 +11,11 @@ from wrnn_jax.tasks.base import Progress
 
 def run(main, *arguments):
     """The exit code of a program with these arguments."""
-    with pytest.raises(SystemExit) as exit:
+    try:
         main([str(argument) for argument in arguments])
-    return exit.value.code or 0
+    except SystemExit as exit:
+        return exit.code
+    return 0
 
 
 def refusal(capsys, main, *arguments):

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "wrnn_jax"
 FILES = {str(path.relative_to(PACKAGE)): path for path in sorted(PACKAGE.rglob("*.py"))}
 RANKS = {
-    "typing": 0, "validation": 0, "files": 0, "jsonfiles": 0, "activations": 1, "theory": 1, "kernels": 2,
+    "typing": 0, "validation": 0, "files": 0, "jsonfiles": 0, "console": 0, "activations": 1, "theory": 1, "kernels": 2,
     "cells": 3, "readouts": 4, "models": 5, "nn": 5, "datasets": 5, "interop": 6, "tasks": 6,
     "training": 7, "analysis": 7, "grids": 8, "report": 8, "wrnn_jax": 9,
 }  # fmt: skip

@@ -116,9 +116,7 @@ def test_a_folder_that_cannot_be_written_is_refused(capsys, tmp_path, place):
 
 
 def test_help_explains_every_flag(capsys):
-    with pytest.raises(SystemExit) as exit:
-        copy.main(["--help"])
-    assert not exit.value.code
+    copy.main(["--help"])
     text = capsys.readouterr().out
     flags = (
         "T n-hid n-ch ksize act init lr batch max-steps grad-clip log-interval model seed variant logdir resume "

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from tyro.conf import OmitArgPrefixes
 
-from experiments import cli
+from experiments import cli, devices
 from experiments.grid_flags import LIMIT, TRACED, expand, flags, groups, hyper_parameters, split_arguments
 from experiments.presets import Preset
 from wrnn_jax.models import ImageModelConfig, ModelConfig
@@ -312,7 +312,7 @@ ALLOWED = "must be one of T, variant, model, n-hid, n-ch, ksize, act, init, spee
 )
 def test_what_makes_no_grid_is_one_line(capsys, monkeypatch, line, said):
     """In the form that the command line gives to what is refused."""
-    monkeypatch.setattr(cli, "prepare_jax", lambda: None)
+    monkeypatch.setattr(devices, "prepare_jax", lambda: None)
     with pytest.raises(SystemExit) as exit:
         cli.main("program", Config, lambda config: grid(line) is None, [])
     assert exit.value.code == 2

@@ -1,6 +1,7 @@
 """Grids as real processes: killed, resumed otherwise, on four devices, and as two processes that share one."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -161,6 +162,35 @@ def test_two_processes_are_as_one(unbroken, tmp_path):
     assert (first[0], second[0]) == (0, 0), (first, second)
     assert "2 process(es)" in first[1]
     assert_same_grid(tmp_path / "grid", unbroken)
+
+
+def test_a_signal_to_the_whole_job_saves_all_of_it_and_a_second_job_stays_out(unbroken, tmp_path):
+    """Messengers, by which the processes agree to stop, are of the job as well."""
+    logdir = tmp_path / "grid"
+    processes = start_two(logdir)
+    wait_for_checkpoints([logdir / "checkpoints" / "0" / f"1-{number}" for number in (0, 1)], processes[0])
+    for process in processes:
+        process.send_signal(signal.SIGSTOP)
+    for other in (start(logdir, "--resume"), *start_two(logdir, "--resume")):
+        code, _, err = finish(other)
+        assert (code, len(err.splitlines())) == (2, 1), err
+    job = [pid for process in processes for pid in (*children(process.pid), process.pid)]
+    assert len(job) == 4
+    for pid in job:
+        os.kill(pid, signal.SIGUSR1)
+    for process in processes:
+        process.send_signal(signal.SIGCONT)
+    for process in processes:
+        code, _, err = finish(process)
+        assert code == 128 + signal.SIGUSR1, err
+    assert not (logdir / "lock").exists()
+    code, _, err = finish(start(logdir, "--resume"))
+    assert code == 0, err
+    assert_same_grid(logdir, unbroken)
+
+
+def children(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @pytest.mark.parametrize("killed", [0, 1])

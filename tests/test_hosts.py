@@ -18,6 +18,7 @@ from hypothesis.extra import numpy as hnp
 
 from wrnn_jax.grids.hosts import ALONE, Hosts, HostsError, connect
 from wrnn_jax.grids.messenger import Messenger
+from wrnn_jax.training.signals import STOPPING
 from wrnn_jax.validation import InvalidValue
 
 ROOT = Path(__file__).parents[1]
@@ -198,8 +199,8 @@ def test_a_different_text_is_shown_in_every_process(together, texts, found, expe
 
 
 def test_a_signal_of_the_cluster_leaves_the_line_to_the_others_intact(together):
-    """SIGTERM goes to every process of a job: the training process still has to save, and to tell the others."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    """A signal goes to every process of a job: the training process still has to save, and to tell the others."""
+    for number in STOPPING:
         together(lambda hosts, number=number: hosts.messenger._process.send_signal(number))
         assert together(lambda hosts: hosts.gather(np.int8(hosts.index)).tolist()) == [[0, 1], [0, 1]]
 
@@ -358,12 +359,25 @@ def test_who_waits_for_another_can_be_interrupted(two):
 
 
 @pytest.mark.slow
-def test_a_cluster_tells_who_is_who_and_whose_each_accelerator_is(start):
+@pytest.mark.parametrize(
+    ("shown", "more", "own"),
+    [
+        (("0,1", "0,1"), {}, ("0", "1")),
+        (("0", "0"), {}, ("all", "all")),  # As SLURM shows each task the GPU that is bound to it.
+        (("0,1", "2,3"), {}, ("all", "all")),
+        (("0,1", "0,1"), {"SLURM_GPUS_PER_TASK": "2"}, ("all", "all")),
+    ],
+    ids=["one of the host's", "bound", "bound by several", "bound by several, each counted from 0"],
+)
+def test_a_cluster_tells_who_is_who_and_whose_each_accelerator_is(start, shown, more, own):
     """SLURM's variables for two tasks of a node. JAX derives the port from the number of the job."""
     low, high = 2**16 - 2**12, 2**16 - 1
     job = {"SLURM_JOB_ID": str(free_port(low, high) - low), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
-    tasks = [start(**job, SLURM_PROCID=str(index), SLURM_LOCALID=str(index)) for index in range(2)]
-    assert [task.heard() for task in tasks] == [["met", "0", "2", "0"], ["met", "1", "2", "1"]]
+    tasks = [
+        start(**job, **more, SLURM_PROCID=str(index), SLURM_LOCALID=str(index), CUDA_VISIBLE_DEVICES=shown[index])
+        for index in range(2)
+    ]
+    assert [task.heard() for task in tasks] == [["met", "0", "2", own[0]], ["met", "1", "2", own[1]]]
     for task in tasks:
         task.tell("gather")
     assert [task.heard() for task in tasks] == [["0", "1"], ["0", "1"]]

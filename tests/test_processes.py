@@ -158,6 +158,35 @@ def test_without_a_terminal_there_is_no_bar_and_a_line_an_evaluation(unbroken, t
     assert err == ""
 
 
+def test_what_is_around_a_run_does_not_end_it_unsaved(unbroken, tmp_path):
+    """Its output is closed while it goes on; another process wants its folder; the terminal is closed; then it goes on
+    elsewhere. That it is saved, though no checkpoint is due, is the signal's doing."""
+    logdir = tmp_path / "run"
+    process = start(logdir, "--checkpoint-interval", "1000000")
+    assert process.stdout.readline().startswith("wrnn")
+    process.stdout.close()
+    process.stdout = None
+    deadline = time.monotonic() + TIMEOUT
+    while not (logdir / "metrics.jsonl").exists() or len(metrics(logdir)) < 2:
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGSTOP)  # It cannot end before the other has looked.
+    code, _, err = finish(start(logdir, "--resume"))
+    assert code == 2
+    assert f"process {process.pid} on" in err
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGCONT)
+    code, _, err = finish(process)
+    assert code == 128 + signal.SIGHUP, err
+    assert err.startswith("standard output cannot be written (Broken pipe)")
+    (saved,) = checkpoint_steps(logdir)
+    assert saved == json.loads((logdir / "summary.json").read_text())["steps"] >= 100
+    code, _, err = finish(start(logdir, "--resume"))
+    assert (code, err) == (0, "")
+    assert_same_run(logdir, unbroken)
+
+
 def test_the_wave_rnn_solves_the_copy_task_and_the_irnn_does_not(tmp_path):
     """The contrast of the paper's Fig. 3, in a minute: T = 30, lr 1e-3, 500 steps."""
     recall = {}

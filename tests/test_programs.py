@@ -156,6 +156,28 @@ def test_eval_only_prints_the_summarys_numbers(runs, capsys):
     assert printed == {key: result[key] for key in ("val_loss", "val_acc", "test_loss", "test_acc")} | {"step": 36}
 
 
+def test_figures_find_data_that_was_moved_and_curves_need_none(runs, tmp_path, capsys, monkeypatch):
+    """By --data-dir; else where it was, if that is there; else as training does, by TFDS_DATA_DIR."""
+    logdir = tmp_path / "r"
+    shutil.copytree(runs / "psmnist", logdir)
+    about = json.loads((logdir / "config.json").read_text())
+    about["config"]["task"] |= {"dataset": "mnist", "data_dir": str(tmp_path / "gone")}
+    (logdir / "config.json").write_text(json.dumps(about))
+    assert run(figures.main, logdir, "--out", tmp_path / "curves.png") == 0
+    assert open_run(logdir).config.task.data_dir is None
+    assert open_run(logdir, "moved").config.task.data_dir == "moved"
+    (tmp_path / "gone").mkdir()
+    assert open_run(logdir).config.task.data_dir == str(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    (tmp_path / "file").write_text("")
+    capsys.readouterr()
+    example = logdir, "--figure", "example", "--out", tmp_path / "e.png"
+    said = f"--data-dir {tmp_path / 'file'}: must be a folder"
+    assert said in refusal(capsys, figures.main, *example, "--data-dir", tmp_path / "file")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "file"))
+    assert said in refusal(capsys, figures.main, *example)
+
+
 def test_noisy_rows_have_noise_of_their_own_seed_in_the_checkpoint(runs):
     noise = np.asarray(final_state(runs / "nscifar10").fixed["noise"])
     assert noise.shape == (11 - 8, 8)

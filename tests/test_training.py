@@ -12,8 +12,9 @@ from wrnn_jax import models
 from wrnn_jax.models import Model, ModelConfig
 from wrnn_jax.tasks import CopyConfig, Source, Split, copy_task
 from wrnn_jax.training.loop import make_trainer
-from wrnn_jax.training.optimizer import make_hparams, make_optimizer
+from wrnn_jax.training.optimizer import Hparams, divide_and_clip, make_hparams, make_optimizer
 from wrnn_jax.training.state import with_best
+from wrnn_jax.validation import InvalidValue
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -64,16 +65,27 @@ def test_steps_are_adam_with_clipping_written_out(model, trainer):
 
 
 def test_after_clipping_the_norm_is_the_bound_and_zero_means_off():
-    gradient = {"a": jnp.array([3.0, 4.0]), "b": jnp.array([12.0])}
+    """The same for Python's numbers and traced ones, in a vmap; a gradient of zeros stays one, whatever the clip."""
+    gradient, zeros = ({"a": jnp.array([3.0, 4.0]) * scale, "b": jnp.array([12.0]) * scale} for scale in (1.0, 0.0))
+    clips = jnp.array([2.0, 0.0, jnp.inf, 100.0, -1.0, jnp.nan])
 
-    def clipped(grad_clip):
-        clip = optax.clip_by_global_norm(make_hparams(1.0, grad_clip).grad_clip)
-        return clip.update(gradient, clip.init(gradient))[0]
+    def clipped(grad_clip, gradient=gradient):
+        return divide_and_clip(None, grad_clip).update(gradient, optax.EmptyState())[0]
 
-    leaves = jax.tree.leaves(clipped(2.0))
-    np.testing.assert_allclose(np.sqrt(sum((leaf**2).sum() for leaf in leaves)), 2.0, rtol=1e-6)
-    chex.assert_trees_all_equal(clipped(0.0), gradient)
-    chex.assert_trees_all_equal(clipped(100.0), gradient)
+    def member(tree, index):
+        return jax.tree.map(lambda leaf: leaf[index], tree)
+
+    traced, of_zeros = jax.vmap(clipped)(clips), jax.vmap(lambda clip: clipped(clip, zeros))(clips)
+    np.testing.assert_allclose(optax.tree.norm(member(traced, 0)), 2.0, rtol=1e-6)
+    for index, clip in enumerate(clips[:4].tolist()):
+        chex.assert_trees_all_equal(member(traced, index), clipped(clip))
+        chex.assert_trees_all_equal(member(of_zeros, index), zeros)
+        if index:
+            chex.assert_trees_all_equal(member(traced, index), gradient)
+    for index, clip in enumerate(clips[4:].tolist(), start=4):  # What cannot be refused counts as divergence.
+        assert all(np.isnan(leaf).all() for leaf in jax.tree.leaves(member(traced, index)))
+        with pytest.raises(InvalidValue, match="0 or more"):
+            make_optimizer(Hparams(0.1, clip))
 
 
 def test_the_division_of_the_work_into_calls_changes_no_bit(trainer):

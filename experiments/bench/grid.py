@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.bench import report
 from experiments.bench.race import Contender, race
-from experiments.cli import prepare_jax
+from experiments.devices import prepare_jax
 from wrnn_jax import models
 from wrnn_jax.tasks import CopyConfig, copy_task
 from wrnn_jax.training.loop import Trainer, make_trainer

@@ -9,7 +9,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from experiments.bench.workloads import Workload
-from experiments.cli import prepare_jax
+from experiments.devices import prepare_jax
 from wrnn_jax.models import recurrent
 from wrnn_jax.nn.linen import AdaptedCell
 from wrnn_jax.typing import Array, Params

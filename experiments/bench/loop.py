@@ -13,7 +13,7 @@ from experiments import copy
 from experiments.bench import jax_step, report
 from experiments.bench.race import Contender, race
 from experiments.bench.workloads import WORKLOADS
-from experiments.cli import prepare_jax
+from experiments.devices import prepare_jax
 from experiments.experiment import RunConfig
 from wrnn_jax import models
 from wrnn_jax.models import ModelConfig

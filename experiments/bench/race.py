@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from wrnn_jax import console
+
 TOLERANCE = 1e-3
 """Relative, of the numbers that contenders return: after some steps of training rounding has grown."""
 PATIENCE = 1800
@@ -71,7 +73,7 @@ def race(contenders: Sequence[Contender], rounds: int) -> dict[str, Result]:
         _require_agreement(list(racing.values()))
         results = {name: racer.result() for name, racer in racing.items()}
         for name, result in results.items():
-            print(f"{name}: {result.median:.4g} s", file=sys.stderr)
+            console.note(f"{name}: {result.median:.4g} s")
         return results
     finally:
         for racer in racing.values():
@@ -97,7 +99,7 @@ class _Racer:
         except TimeoutError as error:
             answer = str(error)
         if isinstance(answer, str):
-            print(f"{self.contender.name}: not measured: {answer}", file=sys.stderr)
+            console.note(f"{self.contender.name}: not measured: {answer}")
             self.process.kill()
             return False
         seconds, value, self.peak = answer

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.bench.race import Result
+from wrnn_jax import console
 from wrnn_jax.files import write_atomically
 from wrnn_jax.training.rundir import device
 
@@ -62,4 +63,4 @@ def write(out: Path, name: str, found: Mapping[str, Any], text: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / f"{name}.json", json.dumps({"machine": about, **found}, indent=2, ensure_ascii=False) + "\n")
     write_atomically(out / f"{name}.md", text)
-    print(text + str(out / f"{name}.json"))
+    console.say(text + str(out / f"{name}.json"))

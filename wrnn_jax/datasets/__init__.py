@@ -8,9 +8,11 @@ from wrnn_jax.datasets.base import Images
 from wrnn_jax.datasets.sets import STORED
 from wrnn_jax.validation import require, require_choice
 
-__all__ = ["DATASETS", "Images", "load"]
+__all__ = ["CLASSES", "DATASETS", "STORED", "Images", "load"]
 
-DATASETS = (*STORED, "digits")
+CLASSES = {**{name: stored_set.classes for name, stored_set in STORED.items()}, "digits": digits.CLASSES}
+"""How many a set has, by its name."""
+DATASETS = tuple(CLASSES)
 
 
 def load(name: Literal["mnist", "cifar10", "digits"], data_dir: Path | str | None = None) -> Images:

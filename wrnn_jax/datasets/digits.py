@@ -5,6 +5,7 @@ import numpy as np
 from wrnn_jax.datasets.base import Images
 
 TEST_STRIDE = 5
+CLASSES = 10
 
 
 def load() -> Images:
@@ -19,4 +20,6 @@ def load() -> Images:
     images, labels = bunch.images.astype(np.uint8)[..., np.newaxis], bunch.target.astype(np.int32)
     in_test = np.zeros(len(labels), bool)
     in_test[np.argsort(labels, kind="stable")[::TEST_STRIDE]] = True
-    return Images(images[~in_test], labels[~in_test], images[in_test], labels[in_test], classes=10, peak=16, note="")
+    return Images(
+        images[~in_test], labels[~in_test], images[in_test], labels[in_test], classes=CLASSES, peak=16, note=""
+    )

@@ -8,8 +8,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from tqdm import tqdm
-
+from wrnn_jax import console
 from wrnn_jax.datasets.sets import Archive
 
 TIMEOUT = 30.0
@@ -35,7 +34,7 @@ def download(archive: Archive, folder: Path) -> Path:
     digest, size = hashlib.sha256(), 0
     with (
         part.open("wb") as file,
-        tqdm(total=archive.size, desc=archive.filename, unit="B", unit_scale=True, disable=None) as bar,
+        console.bar(total=archive.size, desc=archive.filename, unit="B", unit_scale=True) as bar,
     ):
         for block in _blocks(archive.url):
             file.write(block)

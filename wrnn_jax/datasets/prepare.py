@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
+from wrnn_jax import console
 from wrnn_jax.datasets.archives import Splits
 from wrnn_jax.datasets.download import download
 from wrnn_jax.datasets.sets import ImageSet
@@ -54,7 +54,7 @@ def _write(image_set: ImageSet, splits: Splits, root: Path) -> Path:
     """
     import tensorflow_datasets as tfds
 
-    bar = tqdm(total=sum(image_set.counts.values()), desc=f"Writing {image_set.title}", unit="images", disable=None)
+    bar = console.bar(total=sum(image_set.counts.values()), desc=f"Writing {image_set.title}", unit="images")
 
     class Builder(tfds.builder_cls(image_set.name), skip_registration=True):
         name = image_set.name

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+from wrnn_jax import console
 from wrnn_jax.datasets import cache
 from wrnn_jax.datasets.base import Images
 from wrnn_jax.datasets.download import DownloadError
@@ -119,7 +119,7 @@ def _examples(folder: Path, split: str, count: int) -> Iterator[dict[str, Any]]:
     source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
     if len(source) != count:
         raise ValueError(f"{len(source)} {split} images instead of {count}")
-    with tqdm(total=count, desc=f"Decoding {builder.name} {split}", unit="images", disable=None) as bar:
+    with console.bar(total=count, desc=f"Decoding {builder.name} {split}", unit="images") as bar:
         for start in range(0, count, BLOCK):
             block = range(start, min(start + BLOCK, count))
             yield from source.__getitems__(block)

@@ -1,11 +1,13 @@
 """What is free of a device's memory."""
 
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+
+from wrnn_jax.grids import cgroups
+from wrnn_jax.grids.cgroups import number, read
 
 
 def available_bytes(device: jax.Device) -> int | None:
@@ -34,36 +36,29 @@ def host_bytes(root: Path = Path("/")) -> int | None:
 
 
 def _system_has(root: Path) -> Iterator[int]:
-    available = _number(r"^MemAvailable:\s*(\d+) kB", root / "proc/meminfo")
+    available = number(r"^MemAvailable:\s*(\d+) kB", root / "proc/meminfo")
     if available is not None:
         yield 1024 * available
     elif "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):
         yield os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-_CONTROL_GROUPS = {
-    "": ("", ("memory.max", "memory.high"), "memory.current", "inactive_file"),
-    "memory": ("memory", ("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file"),
+_MEMORY_FILES = {
+    1: (("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file"),
+    2: (("memory.max", "memory.high"), "memory.current", "inactive_file"),
 }
-"""By controllers (none named is version 2): folder, files of limits, file of the usage, and what of that is a cache of
-files, given up when memory runs short."""
+"""By the version of control groups: files of limits, file of the usage, and what of that is a cache of files, given up
+when memory runs short."""
 
 
 def _control_groups_leave(root: Path) -> Iterator[int]:
     """Of all those that the process is in, from its own group up to the topmost."""
-    for line in _read(root / "proc/self/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers not in _CONTROL_GROUPS:
-            continue
-        folder, limits, usage, cache = _CONTROL_GROUPS[controllers]
-        top = root / "sys/fs/cgroup" / folder
-        own = top / path.lstrip("/")
-        # In a container the path can be the host's, of which nothing is to be seen: its own group is the topmost then.
-        for group in (own, *own.parents[: len(own.parts) - len(top.parts)]):
-            used = _number(r"^(\d+)", group / usage)
-            for limit in (_number(r"^(\d+)", group / name) for name in limits):
-                if used is not None and limit is not None:
-                    yield limit - used + (_number(rf"^{cache} (\d+)", group / "memory.stat") or 0)
+    for version, group in cgroups.groups("memory", root):
+        limits, usage, cache = _MEMORY_FILES[version]
+        used = number(r"^(\d+)", group / usage)
+        for limit in (number(r"^(\d+)", group / name) for name in limits):
+            if used is not None and limit is not None:
+                yield limit - used + (number(rf"^{cache} (\d+)", group / "memory.stat") or 0)
 
 
 def _own_limits_leave(root: Path) -> Iterator[int]:
@@ -72,22 +67,8 @@ def _own_limits_leave(root: Path) -> Iterator[int]:
         import resource  # Windows has none.
     except ImportError:
         return
-    pages = _read(root / "proc/self/statm").split()
+    pages = read(root / "proc/self/statm").split()
     for kind, field in ((resource.RLIMIT_AS, 0), (resource.RLIMIT_DATA, 5)):
         limit, _ = resource.getrlimit(kind)
         if pages and limit != resource.RLIM_INFINITY:
             yield limit - int(pages[field]) * resource.getpagesize()
-
-
-def _number(pattern: str, path: Path) -> int | None:
-    """The number that the pattern's group finds in a file."""
-    found = re.search(pattern, _read(path), re.MULTILINE)
-    return int(found[1]) if found else None
-
-
-def _read(path: Path) -> str:
-    """The text of a file; empty, if it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError:
-        return ""

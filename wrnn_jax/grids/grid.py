@@ -1,7 +1,6 @@
 """Any pure function for every member of a grid: on all devices, and as many members at once as fit into memory."""
 
 import math
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
+from wrnn_jax import console
 from wrnn_jax.grids.available import available_bytes
 from wrnn_jax.grids.liveness import size, working_bytes
 from wrnn_jax.grids.memory import is_out_of_memory, plan
@@ -62,7 +62,7 @@ def grid(train: Callable[[Any], Any], members: Any, how: How = "auto", chunk: in
             if width == mesh.size:
                 raise InvalidValue("members", count, "smaller: one alone does not fit into memory") from error
             at_once = max(at_once // 2, 1)
-            print(f"out of memory: going on with {at_once} members at once", file=sys.stderr)
+            console.note(f"out of memory: going on with {at_once} members at once")
             continue
         taken = min(width, count - first)
         done.append(jax.tree.map(lambda leaf, taken=taken: leaf[:taken], results))

@@ -8,11 +8,14 @@ import contextlib
 import dataclasses
 import itertools
 import socket
+from collections.abc import Iterator
+from pathlib import Path
 
 import jax
 import numpy as np
 
 from wrnn_jax.grids.messenger import HostsError, Messenger
+from wrnn_jax.training.lock import locked
 from wrnn_jax.validation import InvalidValue, require, require_integer, require_positive
 
 __all__ = ["ALONE", "Hosts", "HostsError", "connect"]
@@ -72,6 +75,30 @@ class Hosts:
                 if found != expected:
                     raise InvalidValue(about, found, f"{expected!r} in process {process}, as it is in process 0")
 
+    @contextlib.contextmanager
+    def locked(self, folder: Path) -> Iterator[None]:
+        """Within it the folder is these processes' alone, see :func:`wrnn_jax.training.lock.locked`; all call it.
+
+        Raises:
+          InvalidValue: in every process, if another job is at work there.
+          HostsError: as :meth:`gather`.
+        """
+        with contextlib.ExitStack() as lock:
+            refused = None
+            if not self.index:
+                try:
+                    lock.enter_context(locked(folder))
+                except InvalidValue as error:
+                    refused = error
+            if self.gather(np.bool_(refused is not None))[0]:
+                # The first to leave takes the line with it: by then all have to know.
+                with contextlib.suppress(HostsError):
+                    self.gather(np.int64(0))
+                raise refused or InvalidValue("logdir", str(folder), "a folder that process 0 can have for itself")
+            if self.index:
+                lock.enter_context(locked(folder, joining=True))
+            yield
+
     def close(self) -> None:
         """Part from the others, waiting some seconds for those that are not done; raises nothing."""
         if self.messenger is not None:
@@ -100,7 +127,8 @@ def connect(
     """Meet the other processes, by ``jax.distributed.initialize``; to be called before a device is used.
 
     The first three arguments are all given, or none: then the cluster tells them (SLURM, Open MPI, Kubernetes,
-    Cloud TPU). Under SLURM and Open MPI each process of a host gets one of its accelerators, as JAX has it; the
+    Cloud TPU). Under SLURM and Open MPI each process of a host gets one of its accelerators, as JAX has it, or all that
+    it is shown, where each is shown its own (as by ``--gpus-per-task``) or there are fewer than processes; the
     environment variable JAX_LOCAL_DEVICE_IDS gives it others. A host's name must lead the others to it: gloo uses it.
 
     Args:

@@ -10,12 +10,14 @@ training process for two reasons:
 """
 
 import contextlib
+import hashlib
 import math
 import multiprocessing
 import os
 import queue
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +28,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+
+from wrnn_jax.training.signals import STOPPING
 
 FAREWELL_SECONDS = 10
 """How long one that is done waits for the others."""
@@ -39,6 +43,10 @@ ENVIRONMENT = {
     "XLA_FLAGS": f"--xla_cpu_collective_timeout_seconds={PATIENCE_SECONDS}",
 }
 """Instead of what the user has set for the training process and its devices."""
+
+
+SHOWN = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+"""By what the processes of a host are shown some of its accelerators, which they then count from 0 on."""
 
 
 class HostsError(RuntimeError):
@@ -65,15 +73,21 @@ class Messenger:
         code = f"import sys; sys.path[:] = {sys.path}; from wrnn_jax.grids import messenger; messenger.run{task}"
         # gRPC would look for the other processes behind a proxy.
         kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", code],
-            env=kept | ENVIRONMENT,
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=self._log,
-            start_new_session=True,  # Ctrl-C and Ctrl-Z are for the training process to answer.
-        )
+        # A cluster sends signals to every process of a job; the training process then saves its work, and still needs
+        # this one. So they are blocked where it begins, and stay so in it.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", code],
+                env=kept | ENVIRONMENT,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self._log,
+                start_new_session=True,  # Ctrl-C and Ctrl-Z are for the training process to answer.
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         theirs.close()
 
     def meet(self, timeout: float) -> Met | None:
@@ -135,9 +149,6 @@ def run(pipe: int, coordinator: str | None, num_processes: int | None, process_i
       pipe: file descriptor of the connection with the training process.
       coordinator, num_processes, process_id, timeout: as :func:`wrnn_jax.grids.hosts.connect`.
     """
-    # A cluster sends them to every process; the training process then saves its work, and still needs this one.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
     jax.config.update("jax_enable_preemption_service", False)  # It would answer SIGTERM.
     connection = Connection(pipe)
     requests: queue.SimpleQueue[np.ndarray | None] = queue.SimpleQueue()
@@ -174,7 +185,28 @@ def _meet(coordinator: str | None, num_processes: int | None, process_id: int | 
     _all_gather(np.uint8(0))  # Connects the messengers with each other.
     settings = {name: value for name, value in jax.config.values.items() if name.endswith("_visible_devices")}
     own = {name: devices for name, devices in settings.items() if devices != "all"}
-    return Met(jax.process_index(), jax.process_count(), own)
+    return Met(jax.process_index(), jax.process_count(), {} if _are_bound(own) else own)
+
+
+def _are_bound(own: dict[str, str]) -> bool:
+    """Whether this process is shown no other accelerators than its own, or fewer than there are processes on the host,
+    so that it is left all that it sees; ``own`` are those that JAX means for it, counted among the host's.
+
+    All processes call it.
+    """
+    seen = {name: os.environ[name] for name in SHOWN if name in os.environ}
+    digests = (hashlib.sha256(repr(about).encode()).digest() for about in (socket.gethostname(), seen))
+    rows = _all_gather(np.frombuffer(b"".join(digests), np.uint8))
+    hosts, shown = np.split(rows, 2, axis=1)
+    neighbours = shown[(hosts == hosts[jax.process_index()]).all(axis=1)]
+    counts = [len(devices.split(",")) for devices in seen.values()]
+    if "JAX_LOCAL_DEVICE_IDS" in os.environ:  # The user has said which.
+        return False
+    by_slurm = "SLURM_GPUS_PER_TASK" in os.environ or "gpu" in os.environ.get("SLURM_TRES_PER_TASK", "")
+    each_its_own = (neighbours != neighbours[0]).any()
+    too_few = any(count < len(neighbours) for count in counts)
+    unseen = any(int(number) >= count for count in counts for numbers in own.values() for number in numbers.split(","))
+    return bool(by_slurm or each_its_own or too_few or unseen)
 
 
 def _all_gather(values: np.ndarray) -> np.ndarray:

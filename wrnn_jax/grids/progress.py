@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
+from wrnn_jax import console
 from wrnn_jax.grids.hosts import Hosts
 
 WAIT = 0.5
@@ -70,8 +70,7 @@ class Progress:
         self._news = self._called = self._finished = False
         self._begun: tuple[float, float] | None = None
         """When the clock was started that tells the time left, and the steps done by then."""
-        # No bar where nobody watches: in a log file each refresh would be a line.
-        self._bar = tqdm(unit="step", disable=True if hosts.index else None, dynamic_ncols=True)
+        self._bar = console.bar(unit="step", disable=True if hosts.index else None)
 
     def __enter__(self) -> "Progress":
         return self
@@ -82,7 +81,7 @@ class Progress:
     def say(self, text: str) -> None:
         """A line, from process 0."""
         if not self._hosts.index:
-            tqdm.write(text)
+            console.say(text)
 
     def reached(self, member: int, step: int) -> None:
         """A member has come to this step."""
@@ -102,7 +101,7 @@ class Progress:
     def ended(self, member: int, status: str) -> None:
         """A member has come to its end, wherever :meth:`reached` has said that it is."""
         self.ended_before(member, self._done[member])
-        tqdm.write(f"{self._names[member]}: {status} at step {self._done[member]}")
+        console.say(f"{self._names[member]}: {status} at step {self._done[member]}")
 
     def ended_before(self, member: int, step: int) -> None:
         """A member had come to its end at this step when a process began."""

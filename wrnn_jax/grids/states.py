@@ -1,6 +1,5 @@
 """States of many members: stacked as a trainer has them, apart, and in checkpoints."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from wrnn_jax import console
 from wrnn_jax.training.checkpoint import Checkpoints
 from wrnn_jax.training.loop import Trainer
 from wrnn_jax.training.state import TrainState
@@ -76,5 +76,5 @@ def _restored(folder: Path, like: Any) -> Any:
     stored, notes = checkpoints.restore(like)
     checkpoints.close()
     for note in notes:
-        print(f"{folder}: {note}: falling back to an earlier one", file=sys.stderr)
+        console.note(f"{folder}: {note}: falling back to an earlier one")
     return stored

@@ -1,7 +1,6 @@
 """The members of a grid that are one program, trained to their ends, as :mod:`wrnn_jax.training.fit` trains one run."""
 
 import math
-import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from wrnn_jax import console
 from wrnn_jax.grids.memory import Plan, is_out_of_memory
 from wrnn_jax.grids.progress import Progress
 from wrnn_jax.grids.room import bytes_by_xla, fits, plan_members, told
@@ -91,7 +91,7 @@ def fit_sweep(sweep: Sweep, progress: Progress, chunk: int | None = None) -> Non
         else:
             continue
         # Only here, after the error is gone and with it what it held, is the memory free.
-        print(f"out of memory: going on from the last checkpoint with {at_once} members at once", file=sys.stderr)
+        console.note(f"out of memory: going on from the last checkpoint with {at_once} members at once")
 
 
 def _plan(sweep: Sweep) -> Plan:

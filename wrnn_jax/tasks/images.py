@@ -167,9 +167,14 @@ def _image_task(
         loss=lambda outputs, targets: cross_entropy(outputs, targets).mean(),
         splits={"val": split("val"), "test": split("test")},
         monitor="val_loss",
-        chance={"val_loss": math.log(images.classes), "val_acc": 1 / images.classes},
+        chance=chance(images.classes),
         score="val_acc",
         source=Source(data, fixed),
         train_size=train_size,
         notes={"dataset_note": images.note} if images.note else {},
     )
+
+
+def chance(classes: int) -> dict[str, float]:
+    """What whoever guesses scores: ln classes, and one in so many."""
+    return {"val_loss": math.log(classes), "val_acc": 1 / classes}

@@ -1,12 +1,11 @@
 """The training loop on the host: between calls of the device it evaluates, records, checkpoints, and heeds signals."""
 
-import sys
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from tqdm import tqdm
 
+from wrnn_jax import console
 from wrnn_jax.tasks.base import Task
 from wrnn_jax.training.checkpoint import Checkpoints
 from wrnn_jax.training.config import TrainConfig
@@ -49,7 +48,8 @@ class Fitted(NamedTuple):
 
 def fit(trainer: Trainer, task: Task, config: TrainConfig, directory: RunDirectory) -> Fitted:
     """Train until the task is solved, the loss is low enough or falls no more, the steps are done, a number is
-    not finite, or SIGINT or SIGTERM comes; then save a checkpoint, and evaluate.
+    not finite, or a signal comes that asks to stop (:data:`wrnn_jax.training.signals.STOPPING`); then save a
+    checkpoint, and evaluate.
 
     Continues from the newest whole checkpoint in ``directory``, if there is one. The state after a
     number of steps is the same to the bit, wherever runs were killed and resumed on the way.
@@ -73,8 +73,7 @@ def fit(trainer: Trainer, task: Task, config: TrainConfig, directory: RunDirecto
     checkpoints = Checkpoints(directory.checkpoints, config.keep_checkpoints)
     state, saved = _start(trainer, checkpoints, config.seed)
     recorder, pace = Recorder(directory, int(state.step)), Pace()
-    # No bar where nobody watches: in a log file each refresh would be a line.
-    bar = tqdm(total=config.max_steps, initial=int(state.step), unit="step", disable=None, dynamic_ncols=True)
+    bar = console.bar(total=config.max_steps, initial=int(state.step), unit="step")
     with received_signals() as received, bar:
         state = trainer.advance(state, hparams, int(state.step))  # No step: only compiles.
         status = _status_at_start(trainer, task, config, state)
@@ -100,7 +99,7 @@ def fit(trainer: Trainer, task: Task, config: TrainConfig, directory: RunDirecto
                     metrics["level"] = int(state.level)
                 recorder.record(step, metrics, pace.steps_per_second)
                 bar.set_postfix_str(shown(metrics), refresh=False)
-                tqdm.write(f"step {step}: {shown(metrics)}")
+                console.say(f"step {step}: {shown(metrics)}")
                 status = end_reached(task, config, step, metrics, int(state.plateau.stale))
             if step % config.checkpoint_interval == 0:
                 checkpoints.save(step, state)
@@ -143,7 +142,7 @@ def _start(trainer: Trainer, checkpoints: Checkpoints, seed: int) -> tuple[Train
     if stored is None:
         return state, None
     for note in unreadable:
-        print(f"{note}: falling back to checkpoint {stored.step}", file=sys.stderr)
+        console.note(f"{note}: falling back to checkpoint {stored.step}")
     return trainer.place(stored), int(stored.step)
 
 

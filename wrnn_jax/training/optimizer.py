@@ -1,14 +1,15 @@
 """Hyper-parameters that only change numbers, and the optimiser made of them."""
 
-import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from wrnn_jax.typing import Array, Params
+from wrnn_jax.validation import require
 
 
 class Hparams(NamedTuple):
@@ -18,7 +19,7 @@ class Hparams(NamedTuple):
     lr: float | Array
     """Adam's learning rate, which the schedule multiplies."""
     grad_clip: float | Array
-    """The largest global norm a gradient may have; inf leaves it as it is."""
+    """The largest global norm a gradient may have; 0, or inf, leaves it as it is."""
     lr_factor: float | Array | None = None
     """The factor F of a schedule that has one, see :data:`SCHEDULES`."""
     lr_period: float | Array | None = None
@@ -37,8 +38,8 @@ def make_hparams(
     weight_decay: float | None = None,
     loss_divisor: float | None = None,
 ) -> Hparams:
-    """Hyper-parameters from the command line's numbers, where a clip of 0 means none."""
-    return Hparams(lr, grad_clip or math.inf, lr_factor, lr_period, weight_decay, loss_divisor or 1.0)
+    """Hyper-parameters from the command line's numbers, all of which a grid can stack."""
+    return Hparams(lr, grad_clip, lr_factor, lr_period, weight_decay, loss_divisor or 1.0)
 
 
 def _cosine(x: Array) -> Array:
@@ -135,20 +136,29 @@ def make_optimizer(
         return hparams.lr * SCHEDULES[schedule](hparams, step, dropped)
 
     return optax.chain(
-        _divide_and_clip(hparams.loss_divisor, hparams.grad_clip),
+        divide_and_clip(hparams.loss_divisor, hparams.grad_clip),
         optax.identity() if hparams.weight_decay is None else optax.add_decayed_weights(hparams.weight_decay),
         _adam(hparams, schedule),
         optax.scale_by_learning_rate(learning_rate),
     )
 
 
-def _divide_and_clip(divisor: float | Array | None, norm: float | Array) -> optax.GradientTransformation:
+def divide_and_clip(divisor: float | Array | None, norm: float | Array) -> optax.GradientTransformation:
     """One part of the chain, which has no state: a checkpoint looks the same with and without a divisor."""
-    clip = optax.clip_by_global_norm(norm)
+    if not isinstance(norm, jax.core.Tracer):
+        require(bool(np.all(np.asarray(norm) >= 0)), "grad_clip", norm, "0 or more; 0 = off")
+    # Of a traced one that is negative or NaN, which cannot be refused, nothing but NaN comes: the run diverges.
+    most = jnp.where(norm > 0, norm, jnp.where(norm == 0, jnp.inf, jnp.nan))
+
+    def clipped(gradient: Params) -> Params:
+        length = optax.tree.norm(gradient)
+        is_long = ~((length < most) | (most == jnp.inf))
+        # Where it is not, which includes a gradient of zeros, nothing is divided by its length.
+        divisor, factor = (jnp.where(is_long, number, 1.0) for number in (length, most))
+        return jax.tree.map(lambda leaf: leaf / divisor.astype(leaf.dtype) * factor.astype(leaf.dtype), gradient)
 
     def apply(gradient: Params, params: Params | None) -> Params:
-        divided = gradient if divisor is None else jax.tree.map(lambda leaf: leaf / divisor, gradient)
-        return clip.update(divided, optax.EmptyState())[0]
+        return clipped(gradient if divisor is None else jax.tree.map(lambda leaf: leaf / divisor, gradient))
 
     return optax.stateless(apply)
 

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Collection, Mapping
@@ -18,6 +19,8 @@ import jax
 
 from wrnn_jax.files import append, make_folder, write_atomically
 from wrnn_jax.jsonfiles import DamagedFile, read_object, read_rows
+from wrnn_jax.training import numerics
+from wrnn_jax.training.lock import LOCK
 from wrnn_jax.validation import InvalidValue, require
 
 UNCHANGING = frozenset(
@@ -60,13 +63,15 @@ class RunDirectory:
             of_what = stored.get("experiment")
             require(of_what == experiment, "logdir", str(path), f"a run of {experiment}: it holds one of {of_what}")
             _require_same(stored["config"], config, self.path, unchanging)
+            numerics.require_same(stored.get("jax"), self.path)
             if not resume and any(any(self.path.glob(pattern)) for pattern in self.BEGUN):
                 raise InvalidValue("logdir", str(path), "an empty folder, or go with --resume: it holds a run already")
-        elif self.path.is_dir() and any(item.name != f"{self.ABOUT}.part" for item in self.path.iterdir()):
+        elif self.path.is_dir() and any(item.name not in (LOCK, f"{self.ABOUT}.part") for item in self.path.iterdir()):
             raise InvalidValue("logdir", str(path), "a run's folder or an empty one: it holds other files")
         self._about = {
             "experiment": experiment,
             "config": config,
+            "jax": numerics.settings(),
             "versions": _versions(),
             "device": device(),
             "commit": _commit(),
@@ -194,7 +199,9 @@ def _json(value: Any, **options: Any) -> str:
             return [finite(item) for item in value]
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
-    return json.dumps(finite(value), allow_nan=False, ensure_ascii=False, **options)
+    text = json.dumps(finite(value), allow_nan=False, ensure_ascii=False, **options)
+    # What Python makes of bytes in the command line that are not UTF-8 no file could take as it is.
+    return re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text)
 
 
 @cache
