@@ -17,8 +17,9 @@ FLOAT = 4
 """Bytes of a float32."""
 COPIES = 4
 """Of the parameters, in training: they, their gradient, and Adam's two moments."""
-CERTAIN = 1000
-"""There is room for certain where there is so many times the least that is needed."""
+CERTAIN = 50
+"""There is room for certain where there is so many times the least that is needed: a scan keeps some ten arrays of a
+step's size for its backward pass, and the other engines fewer."""
 UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
