@@ -46,6 +46,7 @@ class Recording:
         self._lock = threading.Lock()  # Orbax has threads of its own.
         self.states: dict[frozenset, None] = {}
         self._pins: dict[int, int] = {}
+        self._folders: set[int] = set()
         self._now: dict[int, Inode] = {}
         self._durable: dict[int, Inode] = {}
         self._top = self._look(root)
@@ -111,6 +112,7 @@ class Recording:
             # As long as it is open its number is given to no other file.
             self._pins[number] = os.open(path, os.O_RDONLY)
         if path.is_dir():
+            self._folders.add(number)
             names = {}
             for name in sorted(os.listdir(path)):
                 with contextlib.suppress(FileNotFoundError):  # Threads below Python are at work as well.
@@ -124,12 +126,12 @@ class Recording:
         tree = {}
 
         def walk(number, path):
-            inode = names.get(number) or contents.get(number)
-            if inode is None or isinstance(inode.content, bytes):
+            if number not in self._folders:
                 tree[path] = contents.get(number, Inode(b"")).content
                 return
+            # One that was never synced is there, once its name is, but empty.
             tree[path] = FOLDER
-            for name, inside in inode.content.items():
+            for name, inside in names.get(number, Inode({})).content.items():
                 walk(inside, f"{path}/{name}")
 
         walk(self._top, ".")
