@@ -1,7 +1,10 @@
 """What ``unroll`` is given must fit the cell, whatever the backend."""
 
+import re
 from functools import partial
 
+import flax.linen
+import flax.nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,18 +15,31 @@ from wrnn_jax.cells.base import _loop
 from wrnn_jax.kernels.fused import fused_unroll
 from wrnn_jax.kernels.native import native_unroll
 from wrnn_jax.kernels.parallel import parallel_unroll
+from wrnn_jax.nn import linen, nnx
 from wrnn_jax.readouts import Readout, linear, mlp, with_readout
 from wrnn_jax.validation import InvalidValue
 
 WAVE = cells.wave(2, 5, 3, activation="tanh", kernel_init="random", encoder_init="dense")
 LINEAR_WAVE = cells.wave(2, 5, 3, activation="identity", kernel_init="random", encoder_init="dense")
+LINEAR_TWM = cells.twm(cells.linear_boundary(2, 3))
 CELLS = {
     "wave": with_readout(WAVE, linear(2)),
+    "wave, mlp": with_readout(LINEAR_WAVE, mlp(2, 3)),
     "linear wave": with_readout(LINEAR_WAVE, linear(2)),
+    "wave, untied": cells.wave(2, 5, local=True),
+    "wave, conv": cells.wave(2, 5, form="conv"),
     "elman": with_readout(cells.elman(4), mlp(2, 3)),
+    "elman, no biases": with_readout(cells.elman(4, use_bias=False), linear(2, use_bias=False)),
     "lstm": cells.lstm(4),
-    "twm": cells.twm(cells.linear_boundary(2, 3)),
+    "twm": LINEAR_TWM,
+    "twm, linear": with_readout(LINEAR_TWM, linear(2)),
+    "twm, attention": cells.twm(cells.attention_boundary(2, 3, projections="learned")),
+    "twm, input phase": cells.twm(cells.linear_boundary(2, 3), input_steps=2),
+    "history": cells.history_system(lambda substrate: jnp.tanh(substrate.sum(-2)), 2, 3),
 }
+KEY = jax.eval_shape(lambda: jax.random.key(0)).dtype
+LOW = (jnp.float16, jnp.bfloat16, jnp.float8_e5m2)
+DTYPES = (*LOW, jnp.float32, jnp.int32, jnp.int8, jnp.uint8, jnp.int4, jnp.bool_, jnp.complex64, KEY)
 
 
 def normal(*shape, seed=0):
@@ -33,16 +49,18 @@ def normal(*shape, seed=0):
 def change(rng, shape):
     """Another shape."""
     shape = list(shape)
-    match rng.integers(4):
+    match rng.integers(5):
         case 0 if shape:
             shape[rng.integers(len(shape))] += rng.choice([-1, 1, 2])
         case 1 if len(set(shape)) > 1:
             shape = shape[::-1]
         case 2 if shape:
             del shape[rng.integers(len(shape))]
+        case 3 if shape:
+            shape[rng.integers(len(shape))] = rng.integers(2)
         case _:
             shape.insert(rng.integers(len(shape) + 1), rng.integers(1, 4))
-    return tuple(int(size) for size in shape)
+    return tuple(max(0, int(size)) for size in shape)
 
 
 def refusal(function, *args):
@@ -52,32 +70,76 @@ def refusal(function, *args):
     return str(error.value)
 
 
-@pytest.mark.parametrize("name", CELLS)
-def test_no_wrong_shape_or_dtype_is_taken(name):
-    """Of one array each time, on every backend alike, in value and gradient."""
-    cell, rng = CELLS[name], np.random.default_rng(0)
+def draw_call(rng, cell):
+    """Shapes and dtypes for ``unroll``, and options. Any batch axes, with an empty batch and T = 0 among them; up to
+    three arrays then have another shape or dtype, or all of them low precision."""
+
+    def one_of(*choices):
+        return choices[rng.integers(len(choices))]
+
+    batch = one_of((2,), (2,), (2,), (8,), (0,), (), (2, 2), (0, 3))
+    time_major, steps = batch == () or one_of(True, False), one_of(1, 3, 3, 3, 3, 0)
+    options = one_of({}, {}, {}, {}, {}, {}, {}, {"remat": True}, {"return_hidden": True})
+    options = options | {"time_major": time_major, "outputs": one_of("all", "last")}
     params = jax.eval_shape(lambda key: cell.init(key, 3), jax.random.key(0))
-    carry = jax.eval_shape(lambda: cell.initial_carry((2,)))
-    xs = jax.ShapeDtypeStruct((2, 4, 3), jnp.float32)
+    carry = one_of(None, jax.eval_shape(lambda: cell.initial_carry(batch)))
+    xs = jax.ShapeDtypeStruct((steps, *batch, 3) if time_major else (*batch, steps, 3), jnp.float32)
     leaves, tree = jax.tree.flatten((params, carry, xs))
-    backends = ["scan", "auto", *(name for name in cell.engines.names if name != "native")]
-    for _ in range(100):
-        place, wrong = rng.integers(len(leaves)), list(leaves)
-        dtype = jnp.complex64 if rng.random() < 0.2 and place < len(leaves) - 1 else jnp.float32
-        shape = leaves[place].shape if dtype == jnp.complex64 else change(rng, leaves[place].shape)
-        if shape == leaves[place].shape and dtype == jnp.float32:
-            continue
-        if place == len(leaves) - 1 and len(shape) == 3 and shape[::2] == (2, 3) and shape[1] > 0:
-            continue  # another T
-        wrong[place] = jax.ShapeDtypeStruct(shape, dtype)
-        args = jax.tree.unflatten(tree, wrong)
+    if rng.random() < 0.1:
+        low = one_of(*LOW)
+        leaves = [leaf.update(dtype=low) if leaf.dtype == jnp.float32 else leaf for leaf in leaves]
+    for _ in range(rng.integers(4)):
+        place = rng.integers(len(leaves))
+        shape, dtype = change(rng, leaves[place].shape), one_of(*DTYPES)
+        leaves[place] = leaves[place].update(**one_of({"shape": shape}, {"dtype": dtype}))
+    return jax.tree.unflatten(tree, leaves), options
 
-        def run(params, carry, xs, backend):
-            return unroll(cell, params, xs, carry=carry, backend=backend).outputs.sum()
 
-        (said,) = {refusal(partial(run, backend=backend), *args) for backend in backends}
-        if dtype == jnp.float32:
-            assert refusal(jax.grad(partial(run, backend="auto"), argnums=2), *args) == said
+def outcome(cell, args, options, backend, derive):
+    """The shapes and dtypes of what a call gives, and of its gradients; or the line that refuses it."""
+
+    def run(params, carry, xs):
+        result = unroll(cell, params, xs, carry=carry, backend=backend, **options)
+        numbers = [leaf for leaf in jax.tree.leaves(result) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+        return sum(leaf.astype(jnp.float32).sum() for leaf in numbers), result
+
+    def run_back(*args):
+        loss, pull_back, result = jax.vjp(run, *args, has_aux=True)
+        return result, jax.tree.leaves(pull_back(jnp.ones_like(loss)))
+
+    try:
+        shapes = jax.eval_shape(run_back if derive else run, *args)
+    except InvalidValue as error:
+        return str(error)
+    except Exception as error:
+        error.add_note(f"backend = {backend!r}, {options}, {args}")
+        raise
+    return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), shapes)
+
+
+OF_ITS_OWN = (
+    r"(backend = '{}': must be 'scan' or 'auto' for more batch axes"
+    r"|carry.dtype = '(b?float16|float8_\w+)': must be float32)"
+)
+"""What an engine that was asked for by name may say to what the scan takes."""
+
+
+@pytest.mark.parametrize("calls", [60, pytest.param(2000, marks=pytest.mark.slow)])
+def test_engines_take_and_refuse_what_the_scan_does(native_kernels, calls):
+    """Random calls, of all cells: the same shapes and dtypes, in value and gradient, or the same line."""
+    rng, refused = np.random.default_rng(0), 0
+    for index in range(calls):
+        cell = list(CELLS.values())[index % len(CELLS)]
+        args, options = draw_call(rng, cell)
+        of = partial(outcome, cell, args, options, derive=index % 4 == 0)
+        expected = of("scan")
+        refused += isinstance(expected, str)
+        assert of("auto") == expected, (options, args)
+        for engine in cell.engines.names:
+            got = of(engine)
+            special = isinstance(got, str) and re.match(OF_ITS_OWN.format(engine), got)
+            assert got == expected or (special and not isinstance(expected, str)), (engine, options, args)
+    assert 0.3 * calls < refused < 0.9 * calls
 
 
 @pytest.mark.parametrize("kernel", [fused_unroll, native_unroll, parallel_unroll])
@@ -149,3 +211,39 @@ def test_a_carry_from_a_checkpoint_is_taken(random_params):
     doubles = np.ones((4, 2, 3))
     assert unroll(cell, params, doubles, time_major=True).outputs.dtype == jnp.float32
     assert cells.wave(2, 5, use_bias=np.bool_(True)).output_size == 10
+
+
+def test_words_for_arrays_are_refused():
+    params = CELLS["wave"].init(jax.random.key(0), 3)
+    for xs, line in [
+        ("word", "xs = 'a str': must be an array of numbers"),
+        (None, "xs = 'a NoneType': must be an array of"),
+    ]:
+        assert refusal(lambda xs=xs: unroll(CELLS["wave"], params, xs)).startswith(line)
+
+
+def test_flax_cells_refuse_a_carry_that_is_not_theirs():
+    """Which some would broadcast: by themselves, and over time."""
+    x, gates = jnp.ones((2, 3)), {"hidden": jnp.zeros((2, 4)), "cell": jnp.zeros((2, 4))}
+    cases = {
+        "wave, conv": [
+            (jnp.zeros((1, 2, 5)), "carry.shape = (1, 2, 5): must be (2, 2, 5), for inputs (2, 3)"),
+            (jnp.zeros((2, 2, 5), int), "carry.dtype = 'int32': must be a floating one"),
+            (None, "carry = 'a NoneType': must be what initialize_carry gives"),
+        ],
+        "lstm": [
+            (gates["cell"], "carry = 'an array (2, 4)': must be of hidden, cell, as cell.initial_carry gives it"),
+            (gates, "carry = 'a dict': must be what initialize_carry gives"),
+        ],
+    }
+    for name, wrongs in cases.items():
+        cell = CELLS[name]
+        by_nnx = nnx.AdaptedCell(cell, 3, rngs=flax.nnx.Rngs(0))
+        params = {"params": by_nnx.params}
+        for wrong, line in wrongs:
+            over_time = partial(flax.nnx.RNN(by_nnx), jnp.ones((2, 4, 3)), initial_carry=wrong)
+            calls = [partial(linen.AdaptedCell(cell).apply, params, wrong, x), partial(by_nnx, wrong, x)]
+            for call in [*calls, *[over_time] * isinstance(wrong, jax.Array)]:
+                with pytest.raises(InvalidValue) as error:
+                    call()
+                assert str(error.value).replace("a DynamicJaxprTracer", "an array (2, 4)") == line

@@ -3,7 +3,8 @@
 The contract is the cell's own, read off its functions without computing anything:
 
 =========  ==========================================================================================================
-inputs     ``(*batch, T, D)``, or ``(T, *batch, D)`` time-major: numbers or booleans; T ≥ 1; a batch may be empty
+inputs     ``(*batch, T, D)``, or ``(T, *batch, D)`` time-major: real numbers or booleans, complex ones for a carry that
+           has some; T ≥ 1; a batch may be empty
 params     a pytree of the names and shapes of ``cell.init(key, D)``. Where that has floating-point numbers any real
            ones will do, and are computed with in the carry's dtype; what is whole, boolean, complex or a key stays so
 carry      the pytree of ``cell.initial_carry(batch)``, in its shapes, all its floating-point arrays in one dtype, in
@@ -81,18 +82,27 @@ def fit_carry(cell: Any, carry: Carry | None, batch: Shape, xs: Array) -> Carry:
     """The carry before the first step; ``cell.initial_carry`` in the dtype of the inputs if none is given.
 
     Raises:
-      InvalidValue: for another structure, shape or kind of number than the cell's own: which array, and what fits.
+      InvalidValue: for another structure, shape or kind of number than the cell's own: which array, and what fits; for
+        complex inputs of a cell whose carry is real, which would take their real parts without a word.
     """
     default = xs.dtype if jnp.issubdtype(xs.dtype, jnp.floating) else jnp.dtype(jnp.float32)
     if carry is None:
-        return cell.initial_carry(tuple(batch), default)
-    expected = _carry(cell, tuple(batch), default)
+        carry = cell.initial_carry(tuple(batch), default)
+    else:
+        carry = _fit_given_carry(carry, _carry(cell, tuple(batch), default), xs.shape, default)
+    is_complex = any(jnp.issubdtype(leaf.dtype, jnp.complexfloating) for leaf in jax.tree.leaves(carry))
+    fits = is_complex or not jnp.issubdtype(xs.dtype, jnp.complexfloating)
+    require(fits, "xs.dtype", str(xs.dtype), "one of real numbers, as the carry's")
+    return carry
+
+
+def _fit_given_carry(carry: Carry, expected: Carry, inputs: Shape, default: Any) -> Carry:
     carry = _restructured("carry", carry, expected)
     leaves, tree = jax.tree_util.tree_flatten_with_path(carry)
     leaves = {_name(path, "carry"): leaf for path, leaf in leaves}
     first = None
     for (name, leaf), like in zip(leaves.items(), jax.tree.leaves(expected), strict=True):
-        require(leaf.shape == like.shape, f"{name}.shape", leaf.shape, f"{like.shape}, for inputs {xs.shape}")
+        require(leaf.shape == like.shape, f"{name}.shape", leaf.shape, f"{like.shape}, for inputs {inputs}")
         kind = _kind(like.dtype)
         require(jnp.issubdtype(leaf.dtype, kind), f"{name}.dtype", str(leaf.dtype), f"a {kind.__name__} one")
         if kind is jnp.floating and like.dtype == default:
@@ -112,7 +122,19 @@ def _array(name: str, value: Any) -> Array:
     try:
         return jnp.asarray(value)
     except (TypeError, ValueError):
-        raise InvalidValue(name, f"a {type(value).__name__}", "an array of numbers") from None
+        raise InvalidValue(name, _describe(value), "an array of numbers") from None
+
+
+def _describe(value: Any) -> str:
+    """In a few words, whatever it is."""
+    match value:
+        case jax.Array():
+            return f"an array {value.shape}"
+        case Mapping():
+            return f"a {type(value).__name__} of {', '.join(map(str, value)) or 'nothing'}"
+        case tuple() | list():
+            return f"a {type(value).__name__} of {len(value)}"
+    return f"a {type(value).__name__}"
 
 
 def _kind(dtype: Any) -> Any:
@@ -132,11 +154,11 @@ def _fit_number(name: str, leaf: Array, dtype: Any) -> Array:
 def _restructured(name: str, value: Any, like: Any) -> Any:
     """``value`` in the structure of ``like``, of arrays: lists, and dicts of names or places, stand for tuples."""
     if jax.tree.structure(like) == jax.tree.structure(0):
-        require(jax.tree.structure(value) == jax.tree.structure(0), name, type(value).__name__, "an array")
+        require(jax.tree.structure(value) == jax.tree.structure(0), name, _describe(value), "an array")
         return _array(name, value)
     if not isinstance(like, tuple | list | dict):
         fits = jax.tree.structure(value) == jax.tree.structure(like)
-        require(fits, name, type(value).__name__, f"a {type(like).__name__}, as cell.initial_carry gives it")
+        require(fits, name, _describe(value), f"a {type(like).__name__}, as cell.initial_carry gives it")
         return jax.tree.map(lambda leaf: _array(name, leaf), value)
     parts = like if isinstance(like, dict) else dict(enumerate(like))
     names = getattr(like, "_fields", tuple(parts))
@@ -144,10 +166,10 @@ def _restructured(name: str, value: Any, like: Any) -> Any:
     if isinstance(value, Mapping):
         given = {str(key): part for key, part in value.items()}
     else:
-        require(isinstance(value, tuple | list), name, f"a {type(value).__name__}", allowed)
+        require(isinstance(value, tuple | list), name, _describe(value), allowed)
         given = dict(zip(getattr(value, "_fields", map(str, range(len(value)))), value, strict=True))
     by_place = given.keys() == {str(place) for place in range(len(names))}
-    require(by_place or given.keys() == set(map(str, names)), name, sorted(given), allowed)
+    require(by_place or given.keys() == set(map(str, names)), name, _describe(value), allowed)
     keys = map(str, range(len(names)) if by_place else names)
     made = [
         _restructured(f"{name}.{key}", given[str(at)], parts[part])

@@ -269,7 +269,8 @@ def _travel(substrate: Array, newest: Array) -> Array:
 
 
 def _flatten(columns: Array) -> Array:
-    return columns.reshape(*columns.shape[:-2], -1)
+    *batch, count, size = columns.shape
+    return columns.reshape(*batch, count * size)
 
 
 def _require_sizes(columns: int, size: int) -> None:

@@ -22,8 +22,10 @@ from typing import Any
 import jax
 
 from wrnn_jax.cells import Cell, wave
+from wrnn_jax.cells.contract import fit_carry
 from wrnn_jax.cells.parts import cast
 from wrnn_jax.typing import Array, Carry, Key, Params
+from wrnn_jax.validation import require
 
 
 def wave_of(module: Any) -> Cell:
@@ -40,7 +42,14 @@ def step(module: Any, params: Params, carry: Carry, x: Array) -> tuple[Carry, Ar
     """``cell.step`` computed in ``dtype``, or in ``param_dtype`` if that is None.
 
     The carry comes back in the dtype it came in: a scan over time refuses one whose dtype changes.
+
+    Raises:
+      InvalidValue: for another carry than ``initialize_carry`` gives: which array, and what fits.
     """
+    fitting = fit_carry(module.cell, carry, x.shape[:-1], x)
+    # No other form of it either: a scan over time refuses a carry whose structure changes.
+    same = jax.tree.structure(carry) == jax.tree.structure(fitting)
+    require(same, "carry", f"a {type(carry).__name__}", "what initialize_carry gives")
     dtype = module.param_dtype if module.dtype is None else module.dtype
     new_carry, y = module.cell.step(params, cast(carry, dtype), x)
     return jax.tree.map(lambda new, old: cast(new, old.dtype), new_carry, carry), y
