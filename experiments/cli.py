@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from experiments import devices, start
 from experiments.devices import DeviceError
@@ -17,13 +18,28 @@ from wrnn_jax import console
 from wrnn_jax.grids.hosts import HostsError
 from wrnn_jax.training import numerics
 from wrnn_jax.training.checkpoint import CheckpointError
-from wrnn_jax.validation import InvalidValue
+from wrnn_jax.validation import InvalidValue, number
 
 USAGE_ERROR = 2
 FAILURE = 1
 """What was asked for could be begun, and did not come to a good end."""
 LONGEST = 1500
 """Characters of an error's line at most."""
+_READERS = ConstructorRegistry()
+
+
+@_READERS.primitive_rule
+def _numbers(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+    """How what is typed for a float is read."""
+    if info.type is not float:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="FLOAT",
+        instance_from_str=lambda words: number(words[0]),
+        is_instance=lambda value: isinstance(value, (int, float)),
+        str_from_instance=lambda value: [str(value)],
+    )
 
 
 def parse(program: str, config_type: type, arguments: list[str], default: Any = None, more: str = "") -> Any:
@@ -45,7 +61,9 @@ def parse(program: str, config_type: type, arguments: list[str], default: Any = 
     description = f"{inspect.getdoc(config_type)}\n\n{more}".strip()
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(console.unfailing(sys.stdout)):
-            return tyro.cli(config_type, args=arguments, prog=program, description=description, **options)
+            return tyro.cli(
+                config_type, args=arguments, prog=program, description=description, registry=_READERS, **options
+            )
     except SystemExit as exit:
         # tyro exits while it handles our error, or while it handles its own account of ours.
         refused = (exit.__context__ and exit.__context__.__context__) or exit.__context__
@@ -74,8 +92,9 @@ def main(
     What ``read`` makes of the arguments is what ``act`` is given; by default the config that they describe. Called from
     Python, with arguments, it may have been before, and JAX been used; it then returns if all is well.
     """
-    start.begin()
     code = _code(program, config_type, act, sys.argv[1:] if arguments is None else arguments, read)
+    if arguments is None:
+        start.over(code)
     if arguments is None or code:
         sys.exit(code)
 
@@ -83,6 +102,7 @@ def main(
 def _code(program: str, config_type: type, act: Callable, arguments: list[str], read: Callable | None) -> int:
     """The exit code; whatever ends the program is told in one line."""
     try:
+        start.begin()
         asked = read(arguments) if read else parse(program, config_type, arguments)
         devices.prepare_jax()
         with numerics.usual():

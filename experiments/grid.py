@@ -20,7 +20,7 @@ from experiments.experiment import (
     summary,
     unchanging,
 )
-from experiments.grid_flags import Grid, groups
+from experiments.grid_flags import Grid, groups, spelled
 from wrnn_jax import console
 from wrnn_jax.grids.hosts import ALONE, Hosts, HostsError, connect
 from wrnn_jax.grids.progress import Progress, Stopped
@@ -30,7 +30,6 @@ from wrnn_jax.training import fit
 from wrnn_jax.training.config import TrainConfig
 from wrnn_jax.training.rundir import GridDirectory, RunDirectory, read_config, read_summary
 from wrnn_jax.training.signals import received_signals
-from wrnn_jax.validation import require
 
 ENDED = (fit.SOLVED, fit.BELOW, fit.STALLED, fit.COMPLETE, fit.DIVERGED)
 LONGEST_NAME = 180
@@ -44,15 +43,21 @@ configs differ in traced hyper-parameters."""
 def run_grid(experiment: Experiment, grid: Grid) -> int:
     """Train all members of a grid, write what came of them, say which is best; return the exit code."""
     run = grid.base.run
-    require(not run.eval_only, "eval_only", True, "left out for a grid: each member has a run directory of its own")
     hosts = connect(run.coordinator, run.num_processes, run.process_id) if run.distributed else ALONE
     try:
         with hosts:
             path = _path(experiment, grid)
             hosts.agree(_terms(grid, path), "distributed")
             _directory(experiment, grid, path)  # What is refused leaves no trace, not even a lock.
+            computed_on = devices.start()
+            programs = _programs(experiment, grid, hosts.count)
             with hosts.locked(path):
-                return _train(experiment, grid, _directory(experiment, grid, path), hosts)
+                home = _directory(experiment, grid, path)
+                if hosts.index == 0:
+                    home.create()
+                    counts = f"{len(grid.members)} members, {len(programs)} compiled program(s)"
+                    console.say(f"a grid of {counts}, {hosts.count} process(es), in {home.path}", f"on {computed_on}")
+                return _train(experiment, grid, programs, home, hosts)
     except HostsError as error:
         console.note(f"error: {error}; what was trained is saved: start all processes again with --resume")
         return FAILURE
@@ -66,19 +71,13 @@ def _terms(grid: Grid, path: Path) -> str:
     return "\n".join(f"{name.replace('_', '-')} {value}" for name, value in terms.items())
 
 
-def _train(experiment: Experiment, grid: Grid, home: GridDirectory, hosts: Hosts) -> int:
-    computed_on = devices.start()
-    programs = _programs(experiment, grid, hosts.count)
+def _train(experiment: Experiment, grid: Grid, programs: list[Program], home: GridDirectory, hosts: Hosts) -> int:
     members = {number: parts for program in programs for number, parts in program.items()}
     # Dealt to the processes one by one: each has a share of every program.
     mine = {number: parts for number, parts in members.items() if number % hosts.count == hosts.index}
     # A program's number, and below it a folder for each process that ever trained some of its members.
     earlier = sorted(home.checkpoints.glob("*/*"))
     launch = 1 + max((int(path.name.split("-")[0]) for path in earlier), default=0)
-    if hosts.index == 0:
-        home.create()
-        counts = f"{len(members)} members, {len(programs)} compiled program(s), {hosts.count} process(es)"
-        console.say(f"a grid of {counts}, in {home.path}", f"on {computed_on}")
     names = [grid_report.words(member.settings) for member in grid.members]
     steps = {number: parts.config.train.max_steps for number, parts in mine.items()}
     ranking = grid_report.ranking(members[0].task)
@@ -115,7 +114,8 @@ def _path(experiment: Experiment, grid: Grid) -> Path:
     """The grid's folder."""
     base = grid.base
     own = readable_name(experiment.stem(base.task), base).rsplit("_seed", 1)[0]
-    values = [f"{field}-{'-'.join(map(str, values))}".replace("_", "-") for field, values in grid.axes.items()]
+    axes = {field: map(spelled, values) for field, values in grid.axes.items()}
+    values = [f"{field}-{'-'.join(texts)}".replace("_", "-") for field, texts in axes.items()]
     folder = "_".join(["grid", *values, "of", own])
     if len(folder) > LONGEST_NAME:
         folder = f"{folder[:LONGEST_NAME]}_{hashlib.sha256(folder.encode()).hexdigest()[:8]}"

@@ -5,11 +5,13 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, get_args, get_type_hints
+from functools import cache, partial
+from types import NoneType, UnionType
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from experiments.presets import Preset
 from wrnn_jax.training.rundir import UNCHANGING
-from wrnn_jax.validation import LARGEST_INTEGER, InvalidValue, require, require_integer
+from wrnn_jax.validation import LARGEST_INTEGER, InvalidValue, number, require, require_integer
 
 PREFIX = "--grid."
 TRACED = ("lr", "grad_clip", "lr_factor", "lr_period", "weight_decay", "loss_divisor", "seed")
@@ -18,8 +20,13 @@ LIMIT = 100
 """More members than this are trained only where ``--yes`` is given."""
 MOST = 10_000
 """And more than this never."""
-KINDS = {int: "a whole number", float: "a number", bool: "True or False"}
-SWITCH = {"True": True, "False": False}
+KINDS: Mapping[type, tuple[str, Callable[[str], Any]]] = {
+    int: ("a whole number", int),
+    float: ("a number", number),
+    bool: ("True or False", {"True": True, "False": False}.__getitem__),
+    str: ("a word", str),
+}
+"""Of values: what they are, and how they are read."""
 
 Parse = Callable[[list[str]], Any]
 Settings = dict[str, Any]
@@ -47,8 +54,8 @@ class Grid(NamedTuple):
     grid gives), it has the first value of each."""
 
 
-def expand(parse: Parse, config_type: type, arguments: Sequence[str], presets: Mapping[str, Preset]) -> Grid | None:
-    """The grid that a command line asks for; None where it asks for a single run.
+def expand(parse: Parse, config_type: type, arguments: Sequence[str], presets: Mapping[str, Preset]) -> Any:
+    """The :class:`Grid` that a command line asks for; where it asks for a single run, its config.
 
     Axes come from ``--grid.NAME v1 v2 …``, from ``--seeds N``, which stands for ``--seed`` and the N − 1 after it, and
     from a preset that has a grid: beside it ``--grid.NAME`` replaces its axis, and ``--NAME`` takes it out.
@@ -70,15 +77,16 @@ def expand(parse: Parse, config_type: type, arguments: Sequence[str], presets: M
     written, rest = split_arguments(arguments)
     asked = _typed(written, hyper_parameters(config_type))
     _refuse_contradictions(asked, rest)
-    line = _CommandLine(parse, presets, rest, asked)
+    # To parse takes some ten milliseconds.
+    line = _CommandLine(cache(lambda *words: parse(list(words))), presets, rest, asked)
 
     first = line.config(*map(_first, _by_program(asked)))
-    base = line.base() if asked else first
+    base = line.base()
     from_preset = line.preset_axes(first)
     run = base.run
     require_integer("seeds", run.seeds, at_least=1)
     if not (asked or from_preset) and run.seeds == 1:
-        return None
+        return base
 
     require_integer("seeds", run.seeds, at_least=1, at_most=LARGEST_INTEGER + 1 - base.train.seed)
     seeds = range(base.train.seed, base.train.seed + run.seeds)
@@ -141,19 +149,27 @@ def hyper_parameters(config_type: type) -> dict[str, Any]:
 
 def flags(settings: Mapping[str, Any]) -> list[str]:
     """Settings as one types them for a single run."""
-    return [_flag(field.replace("_", "-"), value) for field, value in settings.items()]
+    return list(itertools.chain(*(_flag(field.replace("_", "-"), value) for field, value in settings.items())))
 
 
-def _flag(name: str, value: Any) -> str:
+def _flag(name: str, value: Any) -> list[str]:
     if isinstance(value, bool):
-        return f"--{name}" if value else f"--no-{name}"
-    return f"--{name}={value}"  # As one word, or a negative number might be taken for a flag.
+        return [f"--{name}" if value else f"--no-{name}"]
+    if isinstance(value, tuple):
+        return [f"--{name}", *map(str, value)]
+    return [f"--{name}={value}"]  # As one word, or a negative number might be taken for a flag.
+
+
+def spelled(value: Any) -> str:
+    """A setting as it stands behind ``--grid.NAME``."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 class _CommandLine(NamedTuple):
     """What was typed, without the grid (``rest``), and the axes that were ``asked`` for."""
 
-    parse: Parse
+    parse: Callable[..., Any]
+    """As :func:`expand` is given it, of words one by one."""
     presets: Mapping[str, Preset]
     rest: list[str]
     asked: Axes
@@ -188,9 +204,11 @@ class _CommandLine(NamedTuple):
         # Beside a preset a factor may only be allowed with the schedule that the preset names, so first without;
         # but a schedule that was typed may ask for its period.
         try:
-            return self.parse([*self.rest, *flags(settings)])
+            return self.parse(*self.rest, *flags(settings))
         except InvalidValue:
-            return self.parse([*self.rest, *flags(otherwise)])
+            if otherwise == settings:
+                raise
+            return self.parse(*self.rest, *flags(otherwise))
 
     @contextlib.contextmanager
     def _blaming(self, static: Settings) -> Iterator[None]:
@@ -234,22 +252,38 @@ def _typed(written: Mapping[str, Sequence[str]], types: Mapping[str, Any]) -> Ax
 
 
 def _value(name: str, text: str, hint: Any) -> Any:
-    """As the parser of single flags reads it."""
-    parts = get_args(hint) or (hint,)
-    kind = parts[0]  # Of ``int | None``, int: None would only stand for one of the others.
-    words = [word for part in parts for word in get_args(part) if isinstance(word, str)]
-    if text in words:
-        return text
-    try:
-        return SWITCH[text] if kind is bool else kind(text)
-    except (ValueError, KeyError):
-        raise InvalidValue(name, text, " or ".join([KINDS[kind], *words])) from None
+    """As the parser of single flags reads it; of a field that has several numbers they have commas between them."""
+    readers = dict(_readers(hint))
+    for read in readers.values():
+        with contextlib.suppress(ValueError, KeyError):
+            return read(text)
+    raise InvalidValue(name, text, " or ".join(readers))
+
+
+def _readers(hint: Any) -> Iterator[tuple[str, Callable[[str], Any]]]:
+    """What a value may be, in words, and how it is read. None is none: it would only stand for one of the others."""
+    if get_origin(hint) in (Union, UnionType):
+        yield from itertools.chain(*map(_readers, get_args(hint)))
+    elif get_origin(hint) is Literal:
+        yield from ((word, {word: word}.__getitem__) for word in get_args(hint))
+    elif get_origin(hint) is tuple:
+        ((_, read),) = _readers(get_args(hint)[0])
+        yield "numbers with commas between, as 10,20 (one alone: 10,)", partial(_listed, read)
+    elif hint is not NoneType:
+        yield KINDS[hint]
+
+
+def _listed(read: Callable[[str], Any], text: str) -> tuple:
+    """What is written with commas: between several, behind one alone."""
+    if "," not in text:
+        raise ValueError(text)
+    return tuple(map(read, text.removesuffix(",").split(",")))
 
 
 def _refuse_contradictions(asked: Axes, rest: Sequence[str]) -> None:
     for field, values in asked.items():
         for beside in (field, "seeds") if field == "seed" else (field,):
-            text = " ".join(map(str, values))
+            text = " ".join(map(spelled, values))
             require(not _given(beside, rest), f"grid.{field}", text, f"left out, or --{beside.replace('_', '-')} is")
 
 
@@ -265,8 +299,9 @@ def _field(name: str) -> str:
 
 
 def _is_number(text: str) -> bool:
+    """Whether it is one, or several with commas."""
     try:
-        float(text)
+        _listed(float, f"{text},")
     except ValueError:
         return False
     return True

@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments.cli import FAILURE
 from experiments.experiment import Experiment, Parts, RunConfig, draw_figures, restore, unchanging
-from experiments.grid_flags import Grid, Member
+from experiments.grid_flags import Grid, Member, spelled
 from wrnn_jax import console
 from wrnn_jax.grids import results
 from wrnn_jax.tasks import Task
@@ -41,7 +41,12 @@ def words(settings: Mapping[str, Any]) -> str:
 
 
 def _text(value: Any) -> str:
-    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
+    return str(value).removesuffix(".0") if isinstance(value, float) else spelled(value)
+
+
+def _cell(value: Any) -> Any:
+    """As a table's cell has it."""
+    return spelled(value) if isinstance(value, tuple) else value
 
 
 def write_rows(grid: Grid, home: GridDirectory, task: Task) -> list[dict[str, Any]]:
@@ -82,7 +87,10 @@ def _rows(grid: Grid, home: GridDirectory) -> list[dict[str, Any]]:
         rows.append(
             {
                 "member": number,
-                **member.settings,
+                **{
+                    field: spelled(value) if isinstance(value, tuple) else value
+                    for field, value in member.settings.items()
+                },
                 "status": summary.get("status", INTERRUPTED if last else "pending"),
                 "step": summary.get("steps", last.get("step", 0)),
                 **{name: summary.get(name, last.get(name)) for name in metrics},

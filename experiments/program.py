@@ -6,14 +6,15 @@ from functools import partial
 from typing import Any
 
 from experiments import cli
-from experiments.experiment import Experiment, run
+from experiments.experiment import Experiment, RunConfig, run
 from experiments.grid import run_grid
 from experiments.grid_flags import Grid, expand
 from wrnn_jax import console
 from wrnn_jax.validation import require, require_choice
 
 GRIDS = """Flags of the task, the model and training take several values with --grid. before them: --grid.lr 1e-2 1e-3
---grid.T 30 80 --seeds 3 trains every combination in one process."""
+--grid.T 30 80 --seeds 3 trains every combination in one process. A value that is several numbers has commas between
+them: --grid.curriculum 10,20 10,20,40."""
 
 
 def run_from_command_line(experiment: Experiment, arguments: list[str] | None = None) -> None:
@@ -27,8 +28,7 @@ def run_from_command_line(experiment: Experiment, arguments: list[str] | None = 
 
 def _read(experiment: Experiment, arguments: list[str]) -> Any:
     """The config, or the grid, that the arguments describe."""
-    parse = partial(_parse, experiment)
-    return expand(parse, experiment.config, arguments, experiment.presets) or parse(arguments)
+    return expand(partial(_parse, experiment), experiment.config, arguments, experiment.presets)
 
 
 def _parse(experiment: Experiment, arguments: list[str]) -> Any:
@@ -49,9 +49,20 @@ def _act(experiment: Experiment, command: str, asked: Any) -> int:
             for flags in preset.rows:
                 console.say(f"  {experiment.program} --preset {name} {flags}")
         return cli.printed()
-    if isinstance(asked, Grid):
-        return run_grid(experiment, asked)
-    require(
-        not config.run.distributed, "distributed", True, "left out: only a grid's members go over several processes"
-    )
-    return run(experiment, config, command)
+    _require_meaning(config.run, isinstance(asked, Grid))
+    return run_grid(experiment, asked) if isinstance(asked, Grid) else run(experiment, config, command)
+
+
+def _require_meaning(asked: RunConfig, is_grid: bool) -> None:
+    """No flag is given that would say nothing."""
+    for field in ("coordinator", "num_processes", "process_id"):
+        value = getattr(asked, field)
+        require(asked.distributed or value is None, field, value, "left out, or go with --distributed")
+    if is_grid:
+        require(
+            not asked.eval_only, "eval_only", True, "left out for a grid: each member has a run directory of its own"
+        )
+        return
+    require(not asked.distributed, "distributed", True, "left out: only a grid's members go over several processes")
+    chunk = asked.grid_chunk
+    require(chunk is None, "grid_chunk", chunk, "left out: only a grid's members are trained some at a time")

@@ -1,13 +1,15 @@
 """Whether a run fits into memory: asked before anything of its size is made."""
 
 import math
+from functools import partial
 from typing import Any
 
 import jax
 
+from wrnn_jax import models
 from wrnn_jax.grids.available import available_bytes
 from wrnn_jax.grids.room import run_bytes
-from wrnn_jax.models import MODELS, ModelConfig
+from wrnn_jax.models import count_parameters
 from wrnn_jax.tasks import Task
 from wrnn_jax.training.config import TrainConfig
 from wrnn_jax.training.loop import Trainer
@@ -24,8 +26,8 @@ UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
 def require_possible(config: Any, batch: int) -> None:
-    """Nothing is asked for that certainly does not fit: by a closed formula, as sizes beyond all measure can be neither
-    made nor traced. Of B sequences of T steps, D features and C·N neurons with P parameters training takes
+    """Nothing is asked for that certainly does not fit: by a formula, as steps of sizes beyond all measure can be
+    neither made nor traced. Of B sequences of T steps, D features and C·N neurons with P parameters training takes
 
         4 (4 P + B·T·(C·N + D)) bytes at least
 
@@ -40,12 +42,11 @@ def require_possible(config: Any, batch: int) -> None:
 
 
 def least_bytes(config: Any, batch: int) -> int:
-    """The formula of :func:`require_possible`."""
+    """The formula of :func:`require_possible`, where P are the cell's parameters."""
     steps, features = config.task.shape
-    units = (config.model.n_ch or 1) * config.model.n_hid
-    states = batch * steps * (units + features)
-    weights = units * features + _recurrence(config.model)
-    return FLOAT * (COPIES * weights + states)
+    cell = models.cell_of(config.model, features)
+    weights = count_parameters(jax.eval_shape(partial(cell.init, input_size=features), jax.random.key(0)))
+    return FLOAT * (COPIES * weights + batch * steps * (cell.output_size + features))
 
 
 def require_room(trainer: Trainer, task: Task, config: Any) -> None:
@@ -60,19 +61,6 @@ def require_room(trainer: Trainer, task: Task, config: Any) -> None:
         return  # To estimate takes a second or more.
     hparams = train.hparams(task.epoch_steps(train.batch))
     _require(config, len(devices) * run_bytes(trainer, task, hparams), "by estimate", devices)
-
-
-def _recurrence(model: ModelConfig) -> int:
-    """Its parameters; none are counted of a substrate of waves, whose few the task bounds."""
-    channels, neurons = model.n_ch or 1, model.n_hid
-    match MODELS[model.model].family:
-        case "wave":
-            return channels**2 * model.ksize
-        case "elman":
-            return (channels * neurons) ** 2
-        case "gated":
-            return 4 * neurons**2
-    return 0
 
 
 def _require(config: Any, needed: int, how: str, devices: list[jax.Device]) -> None:

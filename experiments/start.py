@@ -26,6 +26,12 @@ def begin() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def over(code: int) -> None:
+    """The work is over, what is left is to end the process, which takes a second: from now on Ctrl-C ends it at once."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda number, frame: os._exit(code))
+
+
 def _end(number: int, frame: object) -> None:
     """At once: an exception amid an import may come out as another, and there is nothing to tidy up."""
     try:

@@ -94,7 +94,7 @@ LINES = {
     "--lr-period 10": "--grid.schedule exponential cosine step --grid.batch 1 2",
     "--preset single": "--grid.T 0 10 --grid.model wrnn irnn --grid.grad-clip 1",
     "--seed 4 --logdir here": "--seeds 2",
-    "--schedule cosine --T 1 --yes": "--grid.lr-period 1.5 7",
+    "--schedule cosine --T 1 --yes": "--grid.lr-period 1.5 7 --grid.speed -0.5,1,1,0,1,0.25 log",
 }
 
 
@@ -167,18 +167,17 @@ def test_groups_look_at_configs_not_at_the_grid():
 
 
 def test_few_parses_are_enough():
-    """A parse takes some ten milliseconds: one for each program, and two for the grid."""
+    """A parse takes some ten milliseconds: one for each program, and one for the grid."""
     calls = []
     line = "--grid.lr 1 2 3 4 --grid.grad-clip 1 2 3 4 --grid.T 1 2 3 --seeds 2"
     assert len(expand(parser(Config, calls), Config, line.split(), {}).members) == 96
-    assert len(calls) == 5
+    assert len(calls) == 4
 
 
-def test_no_grid_is_none():
-    assert grid("--T 30 --lr 1e-2") is None
-    assert grid("--seeds 1 --seed 3") is None
-    assert grid("--preset single --T 10") is None
-    assert grid("--preset sweep --lr 1 --act relu --lr-factor=2 --schedule step --lr-period 4") is None, "all are fixed"
+def test_no_grid_is_a_single_run():
+    fixed = "--preset sweep --lr 1 --act relu --lr-factor=2 --schedule step --lr-period 4"
+    for line in ("--T 30 --lr 1e-2", "--seeds 1 --seed 3", "--preset single --T 10", fixed):
+        assert grid(line) == alone(line, {})
     assert len(grid("--grid.lr 1").members) == 1, "what is asked for is a grid"
 
 
@@ -250,43 +249,22 @@ ALLOWED = "must be one of T, variant, model, n-hid, n-ch, ksize, act, init, spee
     ("line", "said"),
     [
         ("--grid.lr", "--grid.lr : must be given one or more values"),
-        ("--grid.lr --T 3", "--grid.lr : must be given one or more values"),
-        ("--grid.lr=", "--grid.lr : must be a number"),
-        ("--grid.speed 0.5 lag", "--grid.speed lag: must be a number or log"),
+        ("--grid.speed 0.5 lag", "--grid.speed lag: must be a number or numbers with commas between,"),
         ("--grid.lr 1e-3 0.001", "--grid.lr 0.001: must be there once: it is given twice"),
-        ("--grid.T 3 03", "--grid.T 3: must be there once: it is given twice"),
         ("--grid.grad-clip 1 --grid.grad_clip 2", "--grid.grad-clip : must be given once, with all values"),
         ("--grid.foo 1 2", f"--grid.foo 1 2: {ALLOWED}"),
-        ("--grid. 1", f"--grid. 1: {ALLOWED}"),
         ("--grid.logdir here there", f"--grid.logdir here there: {ALLOWED}"),
-        *(
-            (f"--grid.{field.replace('_', '-')} 1", f"--grid.{field.replace('_', '-')} 1: {ALLOWED}")
-            for field in sorted(UNCHANGING)
-        ),
         ("--grid.lr abc 1", "--grid.lr abc: must be a number"),
-        ("--grid.T 3.0", "--grid.T 3.0: must be a whole number"),
         ("--grid.ksize None", "--grid.ksize None: must be a whole number"),
         ("--grid.freeze-encoder yes", "--grid.freeze-encoder yes: must be True or False"),
         ("--grid.lr 1e-2 -1e-2", "--grid.lr -0.01: must be a finite number above 0"),
-        ("--grid.lr -1e-2 1e-2", "--grid.lr -0.01: must be a finite number above 0"),
-        ("--grid.lr 1 inf", "--grid.lr inf: must be a finite number above 0"),
-        ("--grid.lr nan", "--grid.lr nan: must be a finite number above 0"),
-        ("--grid.grad-clip 0 -inf", "--grid.grad-clip -inf: must be a finite number, 0 or more"),
-        ("--grid.seed 0 -1", "--grid.seed -1: must be a whole number, 0 or more"),
-        ("--grid.T 0 -1", "--grid.T -1: must be a whole number, 0 or more"),
-        ("--grid.model wrnn gru", "--grid.model gru: must be one of wrnn, wrnn-mlp"),
         ("--grid.lr 1 2 --lr 3", "--grid.lr 1.0 2.0: must be left out, or --lr is"),
-        ("--grid.lr 1 2 --lr=3", "--grid.lr 1.0 2.0: must be left out, or --lr is"),
         ("--grid.n-hid 5 --n_hid 3", "--grid.n-hid 5: must be left out, or --n-hid is"),
         ("--grid.freeze-encoder True --no-freeze-encoder", "--grid.freeze-encoder True: must be left out, or"),
         ("--grid.seed 1 2 --seeds 3", "--grid.seed 1 2: must be left out, or --seeds is"),
-        ("--grid.seed 1 2 --seed 3", "--grid.seed 1 2: must be left out, or --seed is"),
         ("--seeds 0", "--seeds 0: must be a whole number, 1 or more"),
-        ("--seeds -1 --grid.lr 1", "--seeds -1: must be a whole number, 1 or more"),
-        ("--seed -1 --seeds 2", "--seed -1: must be a whole number, 0 or more"),
         ("--seed 2147483647 --seeds 2", "--seeds 2: must be a whole number, 1 at most"),
         ("--seeds 2147483647 --yes", "--grid of 2147483647 members: must be of 10000 at most"),
-        ("--grid.seed 0 2147483648", "--grid.seed 2147483648: must be a whole number, 2147483647 at most"),
         ("--seeds 101", "--grid of 101 members: must be of 100 at most, or go with --yes"),
         ("--preset sweep --seeds 26", "--grid of 104 members: must be of 100 at most, or go with --yes"),
         (
@@ -314,7 +292,7 @@ def test_what_makes_no_grid_is_one_line(capsys, monkeypatch, line, said):
     """In the form that the command line gives to what is refused."""
     monkeypatch.setattr(devices, "prepare_jax", lambda: None)
     with pytest.raises(SystemExit) as exit:
-        cli.main("program", Config, lambda config: grid(line) is None, [])
+        cli.main("program", Config, lambda config: grid(line), [])
     assert exit.value.code == 2
     (only,) = capsys.readouterr().err.splitlines()
     assert only.startswith("error: ")

@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from experiments import cli, devices
+from experiments import devices
 from experiments.ablation import Config as AblationConfig
 from experiments.grid_flags import groups
 from experiments.program import run_from_command_line
@@ -244,14 +244,12 @@ def test_sizes_are_the_papers(parsed):
 
 
 def test_the_list_of_presets_is_commands(capsys):
+    """Those that the other tests here parse."""
     for name, experiment in EXPERIMENTS.items():
         run_from_command_line(experiment, ["--list-presets"])
-        commands = [line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
-        assert len(commands) == sum(len(preset.rows) for preset in experiment.presets.values())
-        for command in commands:
-            words = shlex.split(command)
-            assert words[:3] == ["python3", "-m", f"experiments.{name}"]
-            cli.parse("list", experiment.config, words[3:])
+        said = [line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+        rows = [(preset, row) for preset, about in experiment.presets.items() for row in about.rows]
+        assert said == [f"python3 -m experiments.{name} --preset {preset} {row}".strip() for preset, row in rows]
 
 
 @pytest.mark.parametrize(

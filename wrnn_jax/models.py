@@ -100,6 +100,8 @@ _OPTIONS = {
 """Fields of a config that not every model has, in words."""
 MOST_TAPS = 511
 """Of a kernel: a step is unrolled over them, each of which takes its time to compile."""
+MOST_CHANNELS = 2**17
+"""Each is joined with every other: their kernel has 10 billion weights and more."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ class ModelConfig:
 
         require_integer("n_hid", self.n_hid, at_least=1)
         if self.n_ch is not None:
-            require_integer("n_ch", self.n_ch, at_least=1)
+            require_integer("n_ch", self.n_ch, at_least=1, at_most=MOST_CHANNELS)
         if is_wave:
             require_integer("ksize", self.ksize, at_least=1, at_most=MOST_TAPS)
             allowed = f"an odd number from 1 to n-hid = {self.n_hid}"

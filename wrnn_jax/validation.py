@@ -55,6 +55,15 @@ def require_positive(field: str, value: float) -> None:
     _require_float32(field, value)
 
 
+def number(text: str) -> float:
+    """What a text says; ``ValueError`` if that is no number. What is not 0 is not rounded to 0, which often means
+    something of its own, but to the smallest number there is."""
+    value = float(text)
+    written = text.lower().partition("e")[0]
+    is_zero = not any(digit.isdecimal() and int(digit) for digit in written)
+    return value or math.copysign(0.0 if is_zero else math.ulp(0.0), value)
+
+
 def _is_finite(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
