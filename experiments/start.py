@@ -27,7 +27,7 @@ def begin() -> None:
 
 
 def over(code: int) -> None:
-    """The work is over, what is left is to end the process, which takes a second: from now on Ctrl-C ends it at once."""
+    """What is left is to end the process, which takes a second: from now on Ctrl-C ends it at once."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, lambda number, frame: os._exit(code))
 
