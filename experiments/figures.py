@@ -1,9 +1,10 @@
 """Figures of runs: python -m experiments.figures runs/copy/A runs/copy/B --figure spectra --out figure.png"""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from tyro.conf import Positional
@@ -49,6 +50,9 @@ class Config:
     there; or $TFDS_DATA_DIR or ~/tensorflow_datasets)."""
     channel: int = 0
     """Of which channel spectra are taken, and waves through training drawn."""
+    normalisation: Literal["power", "authors"] = "power"
+    """Of spectra: power over the mean of randomly ordered states, or magnitude over that of one, as the authors have
+    it."""
 
     def __post_init__(self):
         require_choice("figure", self.figure, FIGURES)
@@ -112,7 +116,7 @@ def spectra(runs: list[Run], config: Config) -> "Figure":
             hidden, name = hidden[:, onset_order(hidden)], f"{name}, by onset"
         states[name] = hidden
     require(len(states) == len(runs), "runs", ", ".join(states), "runs of different models or tasks")
-    return plots.spectrum_figure(states)
+    return plots.spectrum_figure(states, normalisation=config.normalisation)
 
 
 def one_example(runs: list[Run], config: Config) -> "Figure":
@@ -141,19 +145,26 @@ def parameters(runs: list[Run], config: Config) -> "Figure":
 
 
 def speeds(runs: list[Run], config: Config) -> "Figure":
-    """The speed of the waves in every channel."""
+    """The speed of the waves in every channel, and, of a network that was trained, before that."""
     from wrnn_jax.analysis import plots
 
     (run,) = runs
-    return plots.speeds_figure(look(run, config).hidden, title=f"Wave speeds, {run.short_name}")
+    parts, seed = run.parts(), run.config.train.seed
+    _require_index(parts, config)
+    trainer = parts.trainer()
+    start, state = trainer.init(seed), restore(trainer, seed, run.path)
+    before, now = (example(parts, one.params, one.fixed, config.index).hidden for one in (start, state))
+    title = f"Wave speeds, {run.short_name}, after {state.step:,} steps"
+    return plots.speeds_figure(now, before=before if state.step else None, title=title)
 
 
 def training(runs: list[Run], config: Config) -> "Figure":
-    """Waves through training: a row a run, which its start names."""
+    """Waves through training: a row a run, which its model and its start name, as far as they tell rows apart."""
     from wrnn_jax.analysis import plots
 
+    names = _architectures(runs)
     rows = {}
-    for run in runs:
+    for run, name in zip(runs, names, strict=True):
         parts = run.parts()
         like = parts.trainer().init(run.config.train.seed)
         checkpoints = Checkpoints(run.path / "checkpoints")
@@ -162,13 +173,32 @@ def training(runs: list[Run], config: Config) -> "Figure":
         chosen = sorted({steps[at] for at in np.linspace(0, len(steps) - 1, STAGES - 1).round().astype(int)})
         states = [like, *(checkpoints.restore_step(step, like) for step in chosen)]
         checkpoints.close()
-        name = f"{run.config.model.init} start"
-        require(name not in rows, "runs", str(run.path), f"runs of different starts: there are two of {name}")
         rows[name] = [
             (int(state.step), ring(run, example(parts, state.params, state.fixed, config.index).hidden, config.channel))
             for state in states
         ]
-    return plots.waves_through_training(rows)
+    starts = {run.config.model.init for run in runs}
+    title = "Waves through training" + (f", {starts.pop()} start" if len(starts) == 1 else "")
+    return plots.waves_through_training(rows, title=title)
+
+
+def _architectures(runs: list[Run]) -> list[str]:
+    """A name for each run: its model and start, or as much of what differs among them as tells them apart.
+
+    Raises:
+      InvalidValue: for runs that nothing tells apart but training.
+    """
+    models = [dataclasses.asdict(run.config.model) for run in runs]
+    forms = {"model": "{}", "init": "{} start", "encoder_init": "{} encoder", "speed": "speed {}"}
+    forms |= {field: field.replace("_", "-") + " {}" for field in ("n_hid", "n_ch", "ksize", "act", "use_bias")}
+    differ = [field for field in forms if len({str(model[field]) for model in models}) > 1] or ["init"]
+    for count in range(1, len(differ) + 1):
+        names = [", ".join(forms[field].format(model[field]) for field in differ[:count]) for model in models]
+        if len(set(names)) == len(names):
+            return names
+    twice = next(name for name in names if names.count(name) > 1)
+    path = str(runs[len(names) - 1 - names[::-1].index(twice)].path)
+    raise InvalidValue("runs", path, f"runs of different models: there are two of {twice}")
 
 
 def animation(runs: list[Run], config: Config) -> None:

@@ -196,6 +196,13 @@ def test_bad_config_is_refused_by_name(given, message):
         ModelConfig(**given)
 
 
+def test_waves_of_speed_1_are_one_setting_however_it_is_said():
+    for speed in (1, 1.0, [1.0] * 6, (1,) * 6):
+        assert ModelConfig(speed=speed) == ModelConfig()
+    for speed in ("log", 0.5, (1, 1, 1, 1, 1, 0.5)):
+        assert ModelConfig(speed=speed).speed == speed
+
+
 @pytest.mark.parametrize(("make", "field"), [(linear, "output_size"), (mlp, "output_size"), (mlp, "hidden_size")])
 def test_bad_readout_is_refused_by_name(make, field):
     with pytest.raises(ValueError, match=f"^{field} = 0: must be a whole number, 1 or more$"):

@@ -101,7 +101,23 @@ def test_models_stand_side_by_side_and_noise_has_no_wave():
     assert figure.axes[2].images[0].get_clim() == noise_spectrum.images[0].get_clim()
 
 
+def test_by_the_authors_normalisation_magnitudes_are_of_one_random_order_of_steps_and_of_neurons():
+    hidden = pulse(-1, steps=48) + np.random.default_rng(1).uniform(0, 0.1, (48, 24))
+    figure = spectrum_figure({"a model": hidden}, normalisation="authors")
+    drawn = figure.axes[1].images[0].get_array()
+    rng = np.random.default_rng(0)
+    shuffled = hidden[rng.permutation(48)][:, rng.permutation(24)]
+    magnitude, of_shuffled = (np.fft.fftshift(np.abs(np.fft.fft2(values))) for values in (hidden, shuffled))
+    np.testing.assert_allclose(drawn, np.log(magnitude / of_shuffled), atol=1e-6)
+    assert drawn[24, 12] == pytest.approx(0, abs=1e-12)  # The mean, which stays what it is.
+    for k in (-3, 3):  # The wave's band is where it is by the other one, too.
+        assert abs(drawn[:, 12 + k].argmax() - spacetime_spectrum(hidden).power[:, 12 + k].argmax()) <= 1
+    assert "ln" in figure.axes[2].get_ylabel()
+
+
 def test_spectrum_refuses_other_shapes():
+    with pytest.raises(ValueError, match="normalisation = 'none': must be one of power, authors"):
+        spectrum_figure({"a": pulse(-1)}, normalisation="none")
     with pytest.raises(ValueError, match="hidden"):
         spectrum_figure({})
     with pytest.raises(ValueError, match=r"hidden\['a'\]\.shape"):
@@ -141,10 +157,16 @@ def test_each_channel_has_a_guide_of_its_own_speed():
     assert names == ["1: v = −1.00 ± 0.01", "2: v = 0.50 ± 0.20", "3: no wave"]
 
 
-def test_speeds_are_measured_where_none_are_given():
-    figure = speeds_figure(np.stack([pulse(-1, 48), pulse(0.5, 48)], axis=1))
-    (points,) = figure.axes[2].containers
-    np.testing.assert_allclose(points.lines[0].get_xdata(), [-1, 0.5], atol=0.02)
+def test_speeds_are_measured_where_none_are_given_and_before_training_too():
+    hidden, before = (np.stack([pulse(v, 48), pulse(w, 48)], axis=1) for v, w in ((-1, 0.5), (-0.5, 0)))
+    figure = speeds_figure(hidden, before=before)
+    draw(figure)
+    then, now = figure.axes[2].containers
+    assert [points.get_label() for points in (then, now)] == ["before training", "after training"]
+    np.testing.assert_allclose(then.lines[0].get_xdata(), [-0.5, 0], atol=0.02)
+    np.testing.assert_allclose(now.lines[0].get_xdata(), [-1, 0.5], atol=0.02)
+    assert (then.lines[0].get_ydata() > now.lines[0].get_ydata()).all()
+    np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), hidden[:, 0].T)
 
 
 def test_speeds_refuse_other_shapes():
@@ -152,6 +174,8 @@ def test_speeds_refuse_other_shapes():
         speeds_figure(np.zeros((5, 4)))
     with pytest.raises(ValueError, match=r"speeds\.velocity\.shape"):
         speeds_figure(np.zeros((5, 2, 4)), Speed(np.zeros(3), np.zeros(3)))
+    with pytest.raises(ValueError, match=r"before\.shape"):
+        speeds_figure(np.zeros((5, 2, 4)), before=np.zeros((5, 2, 3)))
 
 
 def test_training_goes_right_and_starts_go_down():

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import chex
 import jax
@@ -12,10 +14,12 @@ from PIL import Image
 
 from experiments import ablation, adding, figures, nscifar10, psmnist, report, smnist
 from experiments.experiment import restore
-from experiments.runs import open_run
+from experiments.runs import Run, open_run
 from helpers import refusal, run
 from wrnn_jax.datasets import stored
 from wrnn_jax.datasets.download import DownloadError
+from wrnn_jax.models import ModelConfig
+from wrnn_jax.validation import InvalidValue
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -260,7 +264,7 @@ def test_ring_is_an_animation(runs, tmp_path):
         ("{adding} --figure spectra --channel 2", "--channel 2: must be 0 to 1"),
         ("{adding} --figure example --index 1000", "--index 1000: must be 0 to 999"),
         ("{psmnist}/figures", "config.json is unreadable"),
-        ("{psmnist} {psmnist} --figure training", "runs of different starts"),
+        ("{psmnist} {psmnist} --figure training", "runs of different models: there are two of shift start"),
     ],
 )
 def test_figures_refuse_what_they_cannot_draw(runs, tmp_path, capsys, monkeypatch, flags, said):
@@ -268,6 +272,23 @@ def test_figures_refuse_what_they_cannot_draw(runs, tmp_path, capsys, monkeypatc
     places = {name: runs / name for name in ("adding", "smnist", "psmnist")}
     assert said in refusal(capsys, figures.main, *flags.format(**places).split())
     assert not list(tmp_path.iterdir())
+
+
+def test_rows_of_waves_through_training_are_named_by_what_tells_their_models_apart():
+    """As in Fig. 18: one start in several architectures, or several starts in one."""
+
+    def names(*models):
+        return figures._architectures([Run(Path("r"), None, SimpleNamespace(model=model)) for model in models])
+
+    several = ModelConfig(), ModelConfig("wrnn-local"), ModelConfig("irnn", init="shift")
+    assert names(*several) == ["wrnn", "wrnn-local", "irnn"]
+    both = ["wrnn, shift start", "wrnn-local, shift start", "irnn, shift start", "wrnn, identity start"]
+    assert names(*several, ModelConfig(init="identity")) == both
+    assert names(ModelConfig(), ModelConfig(init="random")) == ["shift start", "random start"]
+    assert names(ModelConfig(n_hid=50), ModelConfig()) == ["n-hid 50", "n-hid 100"]
+    assert names(ModelConfig()) == ["shift start"]
+    with pytest.raises(InvalidValue, match="there are two of speed log"):
+        names(ModelConfig(speed="log"), ModelConfig(), ModelConfig(speed="log"))
 
 
 def test_runs_of_seeds_are_one_curve_and_other_settings_another(runs, tmp_path):

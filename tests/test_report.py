@@ -23,12 +23,7 @@ TABLES = {table.slug: table for table in PAPER_TABLES}
 WRNN = {"model": "wrnn", "n_hid": 100, "n_ch": 6, "ksize": 3, "act": "relu", "init": "shift", "encoder_init": "sparse"}
 COPY = {"experiment": "copy", "T": 30, "variant": "paper", **WRNN, "lr": 1e-3, "grad_clip": 1.0, "seed": 0}
 COPY |= {"steps": 1000, "max_steps": 1000, "status": "complete", "authors_loss": 3.25e-5, "recall": 1.0}
-LINES = [
-    pytest.param(table, line, id="-".join([table.slug, line.name, *line.facts]))
-    for table in PAPER_TABLES
-    for line in table.lines
-    if line.wants is not None
-]
+LINES = [(table, line) for table in PAPER_TABLES for line in table.lines if line.wants is not None]
 
 
 def run_of(line, name="run", **changes):
@@ -74,28 +69,39 @@ def write_run(folder, rows=(), config=None, **summary):
 # Lines and what fits them
 
 
-@pytest.mark.parametrize(("table", "line"), LINES)
-def test_a_line_shows_the_run_that_has_all_it_wants_and_no_other_line_does(table, line):
-    run = run_of(line)
-    shown = [filled.line for filled in fill(table, [run]).lines if filled.shown]
-    assert shown == [line]
-    assert not fill(table, [run]).others
+def test_a_line_shows_the_run_that_has_all_it_wants_and_no_other_line_does():
+    for table, line in LINES:
+        run = run_of(line)
+        filling = fill(table, [run])
+        assert [filled.line for filled in filling.lines if filled.shown] == [line]
+        assert not filling.others
 
 
-@pytest.mark.parametrize(("table", "line"), LINES)
-def test_a_run_that_lacks_or_differs_in_one_thing_fills_no_cell_of_the_line(table, line):
-    for key in line.wants.keys() - {"experiment"}:
-        lacking = run_of(line)
-        del lacking.summary[key]
-        assert f"{key} unknown" in misfits(lacking, line.wants, ())
-        if line.wants[key] is not ...:
-            other = run_of(line, **{key: "something else"})
-            shown = [filled.line for filled in fill(table, [other]).lines if filled.shown]
-            assert line not in shown
-    for part in ("encoder", "recurrence"):
-        assert f"{part} frozen" in fill(table, [run_of(line, **{f"freeze_{part}": True})]).others[0].why
-    assert "waves of speed log at the start" in fill(table, [run_of(line, speed="log")]).others[0].why
-    assert misfits(run_of(line, speed=1.0), line.wants, ()) == []
+def test_a_run_that_lacks_or_differs_in_one_thing_fills_no_cell_of_the_line():
+    for table, line in LINES:
+        for key in line.wants.keys() - {"experiment"}:
+            lacking = run_of(line)
+            del lacking.summary[key]
+            assert f"{key} unknown" in misfits(lacking, line.wants, ()), line
+            if line.wants[key] is not ...:
+                other = run_of(line, **{key: "something else"})
+                assert line not in [filled.line for filled in fill(table, [other]).lines if filled.shown]
+        for part in ("encoder", "recurrence"):
+            assert f"{part} frozen" in fill(table, [run_of(line, **{f"freeze_{part}": True})]).others[0].why, line
+
+
+def test_waves_of_speed_1_are_one_setting_however_it_is_said():
+    table = TABLES["copy-ablation"]
+    runs = [Run(f"r{seed}", {**COPY, "seed": seed}, {}) for seed in range(4)]
+    for run, speed in zip(runs[1:], (None, 1, [1.0] * 6), strict=True):
+        run.summary["speed"] = speed
+    (group,) = grouped(runs)
+    assert fill(table, runs).shown == [group]
+    assert len(group.runs) == 4
+    for speed, said in (("log", "log"), (0.5, "0.5"), ([1.0, 0.5], "[1.0, 0.5]")):
+        other = Run("other", {**COPY, "speed": speed}, {})
+        assert fill(table, [other]).others[0].why == f"waves of speed {said} at the start"
+        assert len(grouped([*runs, other])) == 2
 
 
 def test_without_runs_every_line_of_ours_says_so():
@@ -190,13 +196,13 @@ def test_a_ratio_has_two_digits(value):
     assert float(numbers.ratio(value).removeprefix("×")) == pytest.approx(value, rel=0.051)
 
 
-@pytest.mark.parametrize(("table", "line"), LINES)
-def test_shorter_than_the_paper_is_said_of_one_step_less(table, line):
-    whole = row_of_line(table, [run_of(line)], line)
-    marked = row_of_line(table, [run_of(line, **{table.length: line.full - 1})], line)
-    said = "allowed fewer than" if table.length == "max_steps" else "shorter than"
-    assert "the paper's" not in whole["notes"]
-    assert f"{said} the paper's {line.full:,}" in marked["notes"]
+def test_shorter_than_the_paper_is_said_of_one_step_less():
+    for table, line in LINES:
+        whole = row_of_line(table, [run_of(line)], line)
+        marked = row_of_line(table, [run_of(line, **{table.length: line.full - 1})], line)
+        said = "allowed fewer than" if table.length == "max_steps" else "shorter than"
+        assert "the paper's" not in whole["notes"], line
+        assert f"{said} the paper's {line.full:,}" in marked["notes"], line
 
 
 def test_the_papers_lengths():

@@ -170,6 +170,8 @@ class ModelConfig:
             require(self.speed is None or self.init == "shift", "speed", self.speed, "left out unless init is shift")
             if self.speed is not None:
                 wave_speeds(self.speed, self.n_ch, self.ksize)
+                if all(one == 1 for one in (self.speed if isinstance(self.speed, list | tuple) else [self.speed])):
+                    object.__setattr__(self, "speed", None)  # One setting has one name.
         require(is_wave or self.speed is None, "speed", self.speed, f"left out: {self.model} has no wave speed")
         if named.act:
             require_choice("act", self.act, ACTIVATIONS)

@@ -1,10 +1,10 @@
 """Waves in the hidden states of one sequence: their space–time spectrum, their speed, and who is active first."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from wrnn_jax.validation import require, require_integer, require_positive
+from wrnn_jax.validation import require, require_choice, require_integer, require_positive
 
 FLOOR = 1e-6
 """A smaller share of the shuffled state's power counts as this one: log10 of nothing would be −∞."""
@@ -28,7 +28,8 @@ class Spectrum(NamedTuple):
     spatial: np.ndarray
     """``(N,)`` cycles a neuron, ascending from −1/2."""
     power: np.ndarray
-    """``(T, N)`` or ``(C, T, N)``: log10 of the power, relative to that of the shuffled state."""
+    """``(T, N)`` or ``(C, T, N)``: log10 of the power, relative to that of the shuffled state; or as the authors'
+    normalisation has it."""
 
 
 class Speed(NamedTuple):
@@ -40,7 +41,9 @@ class Speed(NamedTuple):
     """Neurons a step: half of the half-width that holds 95 % of the resampled velocities."""
 
 
-def spacetime_spectrum(hidden: np.ndarray, *, shuffles: int = 8, seed: int = 0) -> Spectrum:
+def spacetime_spectrum(
+    hidden: np.ndarray, *, shuffles: int = 8, seed: int = 0, normalisation: Literal["power", "authors"] = "power"
+) -> Spectrum:
     """Power of the space–time Fourier transform, relative to that of the shuffled state::
 
         F(ω, k) = Σ_t Σ_x (h_t(x) − h̄) exp(−2πi (ω t + k x)),     power = log10( |F|² / mean_s |F_s|² )
@@ -50,20 +53,28 @@ def spacetime_spectrum(hidden: np.ndarray, *, shuffles: int = 8, seed: int = 0) 
     is around 0 everywhere. The bin of the mean h̄, which no shuffle changes, is 0; so is every bin of a constant
     state. No bin is below −6.
 
+    The authors keep the mean, bring the steps as a whole and the neurons as a whole into a random order, once, and
+    divide magnitudes: ``power = ln( |F| / |F_s| )`` bin by bin. This is ``normalisation="authors"``: noisier, as one
+    |F_s| may be near 0 anywhere, and of another scale, while the band of a wave is in the same place. It is bounded by
+    ±6 ln 10.
+
     Args:
       hidden: ``(T, N)``, or ``(T, C, N)`` with each channel taken by itself.
-      shuffles: how many random orders are averaged.
+      shuffles: how many random orders are averaged; the authors' is one.
       seed: of the random orders, the same for every channel.
+      normalisation: ``"power"``, the first equation, or ``"authors"``.
 
     Raises:
-      ValueError: for another shape, values that are not finite, no shuffles, or a negative seed.
+      ValueError: for another shape, values that are not finite, no shuffles, a negative seed, or another normalisation.
 
     Source: Keller et al. 2024, Fig. 2.
     """
     rings = _rings(hidden)
     require_integer("shuffles", shuffles, at_least=1)
     require_integer("seed", seed, at_least=0)
-    power = np.stack([_relative_power(ring, shuffles, np.random.default_rng(seed)) for ring in rings])
+    require_choice("normalisation", normalisation, ("power", "authors"))
+    relative = _relative_power if normalisation == "power" else _relative_magnitude
+    power = np.stack([relative(ring, shuffles, np.random.default_rng(seed)) for ring in rings])
     temporal, spatial = (np.fft.fftshift(np.fft.fftfreq(size)) for size in rings.shape[1:])
     return Spectrum(temporal, spatial, power if np.ndim(hidden) == 3 else power[0])
 
@@ -154,6 +165,17 @@ def _relative_power(ring: np.ndarray, shuffles: int, rng: np.random.Generator) -
         ratio = _power(deviation) / shuffled
         ratio[0, 0] = 1
     return np.fft.fftshift(np.log10(np.maximum(ratio, FLOOR)))
+
+
+def _relative_magnitude(ring: np.ndarray, shuffles: int, rng: np.random.Generator) -> np.ndarray:
+    """The same by the authors' normalisation: of one order of the steps, and one of the neurons."""
+    state = ring / max(np.abs(ring).max(), np.finfo(float).tiny)
+    shuffled = rng.permutation(rng.permutation(state, axis=0), axis=1)
+    magnitude, of_shuffled = (np.sqrt(_power(values)) for values in (state, shuffled))
+    # What is nothing but rounding is nothing, above and below the line.
+    least = np.finfo(float).eps * state.size
+    ratio = np.maximum(magnitude, least) / np.maximum(of_shuffled, least)
+    return np.fft.fftshift(np.log(np.clip(ratio, FLOOR, 1 / FLOOR)))
 
 
 def _power(values: np.ndarray) -> np.ndarray:

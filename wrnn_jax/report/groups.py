@@ -65,11 +65,19 @@ def settings(run: Run) -> dict[str, Any]:
 
     How many steps a run was asked for is a setting; how many it made is one only where the former is unknown.
     """
-    known = {key: value for key, value in run.known.items() if value is not None}  # As if a field were not there.
+    known = {**run.known, "speed": _speed(run)}
+    known = {key: value for key, value in known.items() if value is not None}  # As if a field were not there.
     kept = {key: value for key, value in known.items() if not _is_measured(key) and key not in OF_NO_ACCOUNT}
     if kept.get("max_steps") is None and kept.get("epochs") is None:
         kept["steps"] = run.summary.get("steps")
     return kept
+
+
+def _speed(run: Run) -> Any:
+    """Of the waves at the start; None where it is 1 in all channels, said or not."""
+    speed = run.known.get("speed")
+    each = speed if isinstance(speed, list | tuple) else [speed]
+    return None if all(one in (None, 1) for one in each) else speed
 
 
 def _is_measured(key: str) -> bool:
@@ -89,8 +97,8 @@ def misfits(run: Run, wants: Mapping[str, Any], measured: Collection[str]) -> li
     reasons += [f"{part} frozen" for part in frozen]
     if run.known.get("use_bias") is False and "use_bias" not in wants:
         reasons.append("without biases")
-    if run.known.get("speed") not in (None, 1):
-        reasons.append(f"waves of speed {run.known['speed']} at the start")
+    if _speed(run) is not None:
+        reasons.append(f"waves of speed {_speed(run)} at the start")
     if run.summary.get("status") not in STATES:
         reasons.append(f"status {run.summary.get('status', 'unknown')}")
     return reasons + [f"no finite {key}" for key in sorted(measured) if run.summary.get(key) is None]

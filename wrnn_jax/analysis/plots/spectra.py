@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,9 +15,19 @@ from wrnn_jax.analysis.waves import Spectrum, Speed, spacetime_spectrum, wave_sp
 from wrnn_jax.validation import require
 
 FREQUENCIES = (-0.4, -0.2, 0, 0.2, 0.4)
+SCALES = {
+    "power": "power (log₁₀, shuffled state = 0)",
+    "authors": "magnitude ÷ that of steps and neurons\nin random order (ln)",
+}
+"""What the colours of a spectrum mean, by its normalisation."""
 
 
-def spectrum_figure(hidden: Mapping[str, np.ndarray], *, title: str = "Hidden states and their spectra") -> Figure:
+def spectrum_figure(
+    hidden: Mapping[str, np.ndarray],
+    *,
+    normalisation: Literal["power", "authors"] = "power",
+    title: str = "Hidden states and their spectra",
+) -> Figure:
     """Models side by side: hidden state over time, and its space–time spectrum below, as in the paper's Fig. 2.
 
     A wave ``h_t[i] = f(i − v t)`` of velocity v is, in the state, a band of slope v, and in the spectrum a
@@ -29,14 +40,15 @@ def spectrum_figure(hidden: Mapping[str, np.ndarray], *, title: str = "Hidden st
     Args:
       hidden: model's name -> ``(T, N)``, one ring; neurons that are not on a ring are sorted by
         :func:`wrnn_jax.analysis.waves.onset_order` first, by the caller, who says so in the name.
+      normalisation: of the spectra, see :func:`wrnn_jax.analysis.waves.spacetime_spectrum`.
       title: of the figure.
 
     Raises:
-      ValueError: for no model, or states of another shape.
+      ValueError: for no model, states of another shape, or another normalisation.
     """
     require(len(hidden) > 0, "hidden", hidden, "at least one model's states")
     states = {name: as_ring(f"hidden[{name!r}]", array) for name, array in hidden.items()}
-    spectra = [spacetime_spectrum(array) for array in states.values()]
+    spectra = [spacetime_spectrum(array, normalisation=normalisation) for array in states.values()]
     figure = Figure((max(WIDTH * 2 / 3, 3.4 * len(states) + 1), 6.6), layout="constrained")
     tops, bottoms = figure.subplots(2, len(states), squeeze=False)
     signed = any(is_signed(array) for array in states.values())
@@ -50,24 +62,29 @@ def spectrum_figure(hidden: Mapping[str, np.ndarray], *, title: str = "Hidden st
         bottom.set_title(speed_text(*speed) + (" neurons a step" if math.isfinite(speed.velocity) else ""), fontsize=10)
     tops[0].set_ylabel("neuron")
     bottoms[0].set_ylabel("temporal frequency ω\n(cycles a step)")
-    figure.colorbar(image, ax=bottoms, label="power (log₁₀, shuffled state = 0)", aspect=18)
+    figure.colorbar(image, ax=bottoms, label=SCALES[normalisation], aspect=18)
     explain_states(figure, tops, signed, "slope of the measured speed v; in the spectrum ω = −v k")
     figure.suptitle(title, fontsize=12)
     return figure
 
 
 def speeds_figure(
-    hidden: np.ndarray, speeds: Speed | None = None, *, title: str = "Wave speeds of the channels"
+    hidden: np.ndarray,
+    speeds: Speed | None = None,
+    *,
+    before: np.ndarray | None = None,
+    title: str = "Wave speeds of the channels",
 ) -> Figure:
     """Several wave speeds in one network, as in the paper's Fig. 10.
 
     Left: every channel's states, with a dashed guide of its own measured speed. Right: those speeds with their
-    uncertainties, between 0 (a static bump) and −1 (the shift that the wRNN starts from).
+    uncertainties, between 0 (a static bump) and −1 (the shift that the wRNN starts from); hollow: before training.
 
     Args:
       hidden: ``(T, C, N)``.
       speeds: velocities and uncertainties ``(C,)``, neurons a step; those of
         :func:`wrnn_jax.analysis.waves.wave_speed` if not given. NaN: no wave.
+      before: ``(T, C, N)``, the states before training, whose speeds are measured and drawn beside those after.
       title: of the figure.
 
     Raises:
@@ -76,6 +93,8 @@ def speeds_figure(
     hidden = np.asarray(hidden, float)
     require(hidden.ndim == 3 and hidden.size > 0, "hidden.shape", hidden.shape, "(T, C, N), none of them 0")
     speeds = wave_speed(hidden) if speeds is None else speeds
+    if before is not None:
+        require(np.shape(before) == hidden.shape, "before.shape", np.shape(before), f"{hidden.shape}, as hidden has it")
     channels = hidden.shape[1]
     for name, values in speeds._asdict().items():
         require(np.shape(values) == (channels,), f"speeds.{name}.shape", np.shape(values), f"(C,) = ({channels},)")
@@ -91,8 +110,11 @@ def speeds_figure(
         panel.tick_params(labelsize=7, labelleft=channel % columns == 0, labelbottom=channel + columns >= channels)
         if channel + columns >= channels:
             panel.set_xlabel("time step", fontsize=9)
-    _draw_speeds(figure.add_subplot(grid[:, -1]), speeds)
+    axis = figure.add_subplot(grid[:, -1])
+    _draw_speeds(axis, speeds, None if before is None else wave_speed(before))
     explain_states(figure, panels, signed, "guide: the channel's own measured speed")
+    if before is not None:
+        figure.legend(*axis.get_legend_handles_labels(), loc="outside lower right", ncols=2, fontsize=9, frameon=False)
     figure.suptitle(title, fontsize=12)
     figure.supylabel("neuron", fontsize=10)
     return figure
@@ -125,14 +147,17 @@ def band_line(velocity: float) -> tuple[np.ndarray, np.ndarray]:
     return np.insert(spatial, jumps, np.nan), np.insert(temporal, jumps, np.nan)
 
 
-def _draw_speeds(axis: Axes, speeds: Speed) -> None:
-    """A row for each channel, the first on top: its velocity with the uncertainty as a bar."""
+def _draw_speeds(axis: Axes, speeds: Speed, before: Speed | None) -> None:
+    """A row for each channel, the first on top: its velocity with the uncertainty as a bar, below one before."""
     velocity, uncertainty = (np.asarray(values, float) for values in speeds)
     channels = np.arange(1, len(velocity) + 1)
     for reference, name in ((-1, "shift"), (0, "static")):
         axis.axvline(reference, color=GREY, ls="--", lw=1, gid=name)
         axis.annotate(name, (reference, 1), (0, 3), xycoords=axis.get_xaxis_transform(), ha="center", **NOTE)
-    axis.errorbar(velocity, channels, xerr=uncertainty, fmt="o", color=BLUE, capsize=3, gid="speeds")
+    if before is not None:
+        style = {"fmt": "o", "color": GREY, "mfc": "white", "capsize": 3, "label": "before training"}
+        axis.errorbar(before.velocity, channels + 0.2, xerr=before.uncertainty, **style)
+    axis.errorbar(velocity, channels, xerr=uncertainty, fmt="o", color=BLUE, capsize=3, label="after training")
     axis.set(ylim=(len(velocity) + 0.6, 0.4), yticks=channels, xlabel="v: speed (neurons a step)")
     names = [f"{c}: {speed_text(*speed)}" for c, *speed in zip(channels, velocity, uncertainty, strict=True)]
     axis.set_yticklabels(names, fontsize=8)
