@@ -3,6 +3,8 @@
 import atexit
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 
 import hypothesis
@@ -20,12 +22,40 @@ jax.config.update("jax_platforms", os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Nearly all of the time goes into compiling programs that then run for milliseconds. Programs as users run them,
 # fully optimised, are those of the slow tests' processes.
 jax.config.update("jax_disable_most_optimizations", True)
-# Tests compile the same programs again and again, in this process and in those it starts: once is enough.
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="wrnn-jax-cache-")
-    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
-jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def compile_quickly(*flags):
+    """Flags of XLA for this process alone: older emitters, and code in one piece, take a third of the time.
+
+    XLA reads its flags once, and ends the process over one that it does not know any more: another process tries.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XLA_FLAGS", " ".join([os.environ.get("XLA_FLAGS", ""), *flags]))
+        reading = "from jaxlib import xla_client; xla_client.CompileOptions()"
+        if subprocess.run([sys.executable, "-c", reading], capture_output=True).returncode == 0:
+            exec(reading)
+
+
+compile_quickly("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1")
+
+
+def pytest_configure(config):
+    """Programs are compiled once: pytest's cache folder keeps them for its other processes, those that tests start,
+    and later runs. Never needed: where it cannot be written, or holds half an entry, they are compiled anew."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        try:
+            folder = config.cache.mkdir("compiled")
+            if sum(file.stat().st_size for file in folder.iterdir()) > 2**30:
+                shutil.rmtree(folder)
+        except (AttributeError, OSError):
+            folder = tempfile.mkdtemp(prefix="wrnn-jax-cache-")
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+        os.environ["PYTHONWARNINGS"] = "ignore:Error reading persistent compilation cache entry"
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+
+
 # Nothing of what the user has there takes part, and no test compiles the native kernels unasked: see native_kernels.
 os.environ["WRNN_JAX_NATIVE"] = "0"
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="wrnn-jax-home-")
@@ -80,6 +110,15 @@ def standard_promotion():
     """For modules that train: Optax itself mixes integers and floats."""
     with jax.numpy_dtype_promotion("standard"):
         yield
+
+
+@pytest.fixture
+def undrawn(monkeypatch, request):
+    """For modules that run programs: what a test runs draws no figures, unless it is marked ``drawn``."""
+    if "drawn" not in request.keywords:
+        monkeypatch.setattr("experiments.experiment.draw_figures", lambda *_: None)
+        monkeypatch.setattr("experiments.grid_report.draw_figures", lambda *_: None)
+        monkeypatch.setattr("experiments.grid_report._draw", lambda *_: None)
 
 
 @pytest.fixture

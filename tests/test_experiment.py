@@ -24,7 +24,7 @@ from wrnn_jax.models import ModelConfig
 from wrnn_jax.training.checkpoint import Checkpoints
 from wrnn_jax.training.loop import make_trainer
 
-pytestmark = pytest.mark.usefixtures("standard_promotion")
+pytestmark = pytest.mark.usefixtures("standard_promotion", "undrawn")
 
 TINY = ["--T", "0", "--n-hid", "5", "--n-ch", "2", "--batch", "8", "--stop-below", "0"]
 
@@ -292,6 +292,7 @@ def test_stop_below_ends_at_the_first_evaluation_below(tmp_path, capsys):
     assert "below --stop-below" in capsys.readouterr().out
 
 
+@pytest.mark.drawn
 def test_divergence_is_said_and_the_last_good_state_saved(tmp_path, capsys):
     assert run("--max-steps", 50, "--lr", 1e38, "--grad-clip", 0, "--logdir", tmp_path / "r") == 1
     out = capsys.readouterr().out
@@ -325,6 +326,7 @@ def test_a_signal_saves_and_stops(tmp_path, capsys, number):
     assert json.loads((tmp_path / "r" / "summary.json").read_text())["status"] == "interrupted"
 
 
+@pytest.mark.drawn
 def test_default_folder_has_a_readable_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["copy"])

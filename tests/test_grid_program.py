@@ -16,7 +16,7 @@ from experiments.runs import open_run
 from helpers import refusal, run
 from wrnn_jax.report.runs import find_runs
 
-pytestmark = pytest.mark.usefixtures("standard_promotion")
+pytestmark = pytest.mark.usefixtures("standard_promotion", "undrawn")
 
 SMALL = ["--T", 0, "--n-hid", 5, "--n-ch", 1, "--batch", 8, "--stop-below", 0, "--log-interval", 4, "--max-steps", 10]
 GRID = ["--grid.lr", "1e-2", "3e38", "--grid.model", "wrnn", "irnn", "--grid.grad-clip", "0", "1", "--seeds", 2]

@@ -21,7 +21,7 @@ from wrnn_jax.datasets.download import DownloadError
 from wrnn_jax.models import ModelConfig
 from wrnn_jax.validation import InvalidValue
 
-pytestmark = pytest.mark.usefixtures("standard_promotion")
+pytestmark = pytest.mark.usefixtures("standard_promotion", "undrawn")
 
 SMALL = ["--n-hid", "6", "--n-ch", "2"]
 DIGITS = [*SMALL, "--dataset", "digits", "--batch", "100", "--lr", "0.01"]
