@@ -14,7 +14,7 @@ from wrnn_jax.report.published import ABLATION_T, STEPS
 from wrnn_jax.tasks import CopyConfig
 from wrnn_jax.training import fit
 from wrnn_jax.training.config import TrainConfig
-from wrnn_jax.training.rundir import read_summary
+from wrnn_jax.training.stored import read_summary
 from wrnn_jax.validation import require, require_choice, require_integer
 
 

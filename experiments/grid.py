@@ -28,8 +28,9 @@ from wrnn_jax.grids.sweep import Job, Sweep, fit_sweep
 from wrnn_jax.tasks import Task
 from wrnn_jax.training import fit
 from wrnn_jax.training.config import TrainConfig
-from wrnn_jax.training.rundir import GridDirectory, RunDirectory, read_config, read_summary
+from wrnn_jax.training.rundir import GridDirectory, RunDirectory
 from wrnn_jax.training.signals import received_signals
+from wrnn_jax.training.stored import read_config, read_summary
 
 ENDED = (fit.SOLVED, fit.BELOW, fit.STALLED, fit.COMPLETE, fit.DIVERGED)
 LONGEST_NAME = 180
@@ -151,9 +152,9 @@ def _train_program(
         if _has_ended(folder, parts.config.train):
             progress.ended_before(number, read_summary(folder)["steps"])
             continue
-        (folder / "summary.json").unlink(missing_ok=True)  # What it says of an earlier end no longer holds.
         config = dataclasses.replace(parts.config, run=RunConfig(logdir=str(folder)))
         directory = RunDirectory(folder, experiment.name, config, True, unchanging(parts))
+        (folder / "summary.json").unlink(missing_ok=True)  # What it says of an earlier end no longer holds.
         directory.create()
         jobs.append(Job(number, parts.config.train, directory))
     if not jobs:

@@ -12,8 +12,9 @@ from wrnn_jax import console
 from wrnn_jax.grids import results
 from wrnn_jax.tasks import Task
 from wrnn_jax.training.fit import DIVERGED, INTERRUPTED
-from wrnn_jax.training.rundir import GridDirectory, RunDirectory, read_metrics, read_summary
+from wrnn_jax.training.rundir import GridDirectory, RunDirectory
 from wrnn_jax.training.state import with_best
+from wrnn_jax.training.stored import read_metrics, read_summary, recorded, rows_of
 
 FIRST = ("lr", "grad_clip")
 """The axes of the heat map, where the grid has them; else its first ones."""
@@ -106,7 +107,9 @@ def _rows(grid: Grid, home: GridDirectory) -> list[dict[str, Any]]:
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """A member's last row of metrics and its summary, as far as there are any."""
     rows = read_metrics(folder)
-    return rows[-1] if rows else {}, read_summary(folder) if (folder / "summary.json").exists() else {}
+    # Where the last is lost, an earlier one's numbers are not the member's.
+    last = rows[-1] if rows and rows[-1]["step"] >= recorded(folder) else {}
+    return last, read_summary(folder) if (folder / "summary.json").exists() else {}
 
 
 def _metrics(last: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
@@ -137,7 +140,7 @@ def _draw(
     for setting in sorted(settings, key=lambda setting: setting.order(greatest))[:CURVES]:
         name = words(setting.fields) or experiment.name
         members = [row for row in rows if all(row[field] == value for field, value in setting.fields.items())]
-        curves[name] = [read_metrics(home.path / row["folder"]) for row in members]
+        curves[name] = [rows_of(home.path / row["folder"]).rows for row in members]
     curves = {name: [run for run in runs if run] for name, runs in curves.items()}
     curves = {name: runs for name, runs in curves.items() if runs}
     if curves:

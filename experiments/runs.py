@@ -9,7 +9,7 @@ from experiments import adding, copy, hds, nscifar10, psmnist, smnist
 from experiments.experiment import Experiment, Parts, assemble, readable_name
 from wrnn_jax.datasets import STORED
 from wrnn_jax.jsonfiles import is_number
-from wrnn_jax.training.rundir import read_config, read_metrics, read_summary
+from wrnn_jax.training.stored import read_config, read_metrics, read_summary
 from wrnn_jax.validation import InvalidValue
 
 EXPERIMENTS = {module.EXPERIMENT.name: module.EXPERIMENT for module in (copy, adding, smnist, psmnist, nscifar10, hds)}

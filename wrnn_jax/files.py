@@ -25,10 +25,18 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def append(path: Path, content: bytes) -> None:
-    """Add bytes to the end of a file, made if it is not there, and let the disk have them."""
+    """Add bytes to the end of a file, made if it is not there, and let the disk have them.
+
+    They are one call of the system, so that a process which is killed has added all of them or none.
+
+    Raises:
+      OSError: if not all of them could be written.
+    """
     is_new = not path.exists()
     with path.open("ab", buffering=0) as file:
-        file.write(content)
+        # A disk that is nearly full takes a part of them, and says why only when asked for the rest.
+        while content:
+            content = content[file.write(content) :]
         os.fsync(file.fileno())
     if is_new:
         sync(path.parent)

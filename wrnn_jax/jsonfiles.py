@@ -2,10 +2,10 @@
 
 import json
 import math
-import sys
-from collections.abc import Collection, Iterator
+import os
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 LONGEST = 100
 """Letters of a message that quotes what a file holds."""
@@ -27,39 +27,54 @@ def read_object(path: Path, keys: Collection[str] = ()) -> dict[str, Any]:
     return value
 
 
-def read_rows(path: Path, keys: Collection[str] = ()) -> Iterator[dict[str, Any]]:
-    """The objects of numbers of a file with one a line; none, if there is no file. What is not finite is None.
+class Rows(NamedTuple):
+    """What a file with an object of numbers a line holds."""
 
-    A damaged line is left out, and standard error told which. Only a last line without an end is left out silently: the
-    process that wrote it was stopped.
+    rows: list[dict[str, Any]]
+    """Those that are whole. Numbers that are not finite are None."""
+    damage: dict[int, str]
+    """Of each line that is not, counted from 1: why."""
+    cut: bool
+    """Whether the last of these only lacks its end: the process that wrote it was stopped."""
+
+
+def read_rows(path: Path, keys: Collection[str] = ()) -> Rows:
+    """The objects of numbers of a file with one a line; none, if there is no file.
 
     Args:
       path: the file.
-      keys: what each of them must have.
+      keys: what each of them must have, as whole numbers, 0 or more.
 
     Raises:
       OSError: if the file cannot be read.
     """
-    lines = path.read_bytes().split(b"\n") if path.exists() or path.is_symlink() else [b""]
-    for number, line in enumerate(lines, start=1):
-        if not line.strip(b"\r"):
-            continue
+    if not os.path.lexists(path):
+        return Rows([], {}, False)
+    *lines, last = path.read_bytes().split(b"\n")
+    rows, damage = [], {}
+    for number, line in enumerate([*lines, last] if last else lines, start=1):
         try:
-            row = _parsed(line)
-            _require_object(row, keys)
-            for key, value in row.items():
-                if not is_number(value) and (value is not None or key in keys):
-                    raise DamagedFile(f"{key} is {value!r}, no number"[:LONGEST])
+            rows.append(_row(line, keys))
         except DamagedFile as error:
-            if number < len(lines):
-                print(f"{path}, line {number} is left out: {error}", file=sys.stderr)
-            continue
-        yield row
+            damage[number] = str(error)
+    return Rows(rows, damage, cut=len(lines) + 1 in damage)
 
 
 def is_number(value: Any) -> bool:
     """Whether it is a number that a run can have come to: none is beyond float32."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2.0**128
+
+
+def _row(line: bytes, keys: Collection[str]) -> dict[str, Any]:
+    row = _parsed(line)
+    _require_object(row, keys)
+    for key, value in row.items():
+        if not is_number(value) and (value is not None or key in keys):
+            raise DamagedFile(f"{key} is {value!r}, no number"[:LONGEST])
+    for key in keys:
+        if not (isinstance(row[key], int) and row[key] >= 0):
+            raise DamagedFile(f"{key} is {row[key]!r}, no whole number from 0 on"[:LONGEST])
+    return row
 
 
 def _parsed(text: bytes) -> Any:

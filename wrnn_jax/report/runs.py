@@ -1,14 +1,14 @@
 """Runs, found below a folder and read."""
 
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from wrnn_jax import console
 from wrnn_jax.jsonfiles import DamagedFile, is_number, read_object
-from wrnn_jax.training.rundir import read_metrics
+from wrnn_jax.training.stored import read_metrics
 from wrnn_jax.validation import InvalidValue, require
 
 SUMMARY, CONFIG, GRID = "summary.json", "config.json", "grid.json"
@@ -123,14 +123,14 @@ def _folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
         folders[:] = sorted(name for name in folders if not (name.startswith(".") or (is_run and name in PARTS)))
         for name in folders:
             if (Path(path) / name).is_symlink():
-                print(f"{Path(path) / name}: left out, as it is a link to a folder", file=sys.stderr)
+                console.note(f"{Path(path) / name}: left out, as it is a link to a folder")
         yield Path(path), files
 
 
 def _read_directory(path: Path, root: Path) -> Run:
     summary = _read_object(path / SUMMARY)
     _check(summary, path / SUMMARY)
-    config = _read_object(path / CONFIG).get("config", {}) if (path / CONFIG).exists() else {}
+    config = _read_object(path / CONFIG).get("config", {}) if os.path.lexists(path / CONFIG) else {}
     is_config = isinstance(config, dict) and all(isinstance(section, dict) for section in config.values())
     require(is_config, "runs", str(path / CONFIG), "a run's config: sections of fields")
     # Not the section "run": where it is kept is no setting.

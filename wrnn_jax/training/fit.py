@@ -15,14 +15,8 @@ from wrnn_jax.training.recorder import Pace, Recorder, shown
 from wrnn_jax.training.rundir import RunDirectory
 from wrnn_jax.training.signals import received_signals
 from wrnn_jax.training.state import TrainState, with_best
+from wrnn_jax.training.stored import BELOW, COMPLETE, DIVERGED, INTERRUPTED, SOLVED, STALLED
 from wrnn_jax.typing import Array
-
-SOLVED = "solved"
-BELOW = "below the loss asked for"
-STALLED = "out of patience"
-COMPLETE = "complete"
-DIVERGED = "diverged"
-INTERRUPTED = "interrupted"
 
 
 class Fitted(NamedTuple):

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib.metadata
+import itertools
 import json
 import math
 import os
@@ -17,10 +18,21 @@ from typing import Any
 
 import jax
 
+from wrnn_jax import console
 from wrnn_jax.files import append, make_folder, write_atomically
-from wrnn_jax.jsonfiles import DamagedFile, read_object, read_rows
 from wrnn_jax.training import numerics
 from wrnn_jax.training.lock import LOCK
+from wrnn_jax.training.stored import (
+    CONFIG,
+    METRICS,
+    SUMMARY,
+    fields,
+    last_record,
+    note_damage,
+    read_config,
+    recorded,
+    rows_of,
+)
 from wrnn_jax.validation import InvalidValue, require
 
 UNCHANGING = frozenset(
@@ -47,7 +59,7 @@ class RunDirectory:
         field that matters, or other files than a run's.
     """
 
-    ABOUT = "config.json"
+    ABOUT = CONFIG
     BEGUN = ("checkpoints/[0-9]*",)
     """What there is once a state was saved."""
 
@@ -58,14 +70,20 @@ class RunDirectory:
         self.checkpoints = self.path / "checkpoints"
         self.figures = self.path / "figures"
         config = _plain(config)
-        stored = self._stored_config()
+        stored = read_config(self.path, self.ABOUT) if os.path.lexists(self.path / self.ABOUT) else None
+        # What is about to be written over.
+        self._stored, self._recorded = stored or {}, recorded(self.path)
         if stored is not None:
             of_what = stored.get("experiment")
             require(of_what == experiment, "logdir", str(path), f"a run of {experiment}: it holds one of {of_what}")
             _require_same(stored["config"], config, self.path, unchanging)
             numerics.require_same(stored.get("jax"), self.path)
-            if not resume and any(any(self.path.glob(pattern)) for pattern in self.BEGUN):
-                raise InvalidValue("logdir", str(path), "an empty folder, or go with --resume: it holds a run already")
+            begun = any(any(self.path.glob(pattern)) for pattern in self.BEGUN)
+            allowed = "an empty folder, or go with --resume: it holds a run already"
+            require(resume or not begun, "logdir", str(path), allowed)
+            # A run saves its state before it says how it ended. To begin it anew would write over what it came to.
+            ended = os.path.lexists(self.path / SUMMARY)
+            require(begun or not ended, "logdir", str(path), "a run with its checkpoints: it has ended, and has none")
         elif self.path.is_dir() and any(item.name not in (LOCK, f"{self.ABOUT}.part") for item in self.path.iterdir()):
             raise InvalidValue("logdir", str(path), "a run's folder or an empty one: it holds other files")
         self._about = {
@@ -94,24 +112,33 @@ class RunDirectory:
             raise InvalidValue("logdir", str(self.path), f"a folder that can be written ({error.strerror})") from error
 
     def rewind(self, step: int) -> None:
-        """Drop the metrics of later steps: a resumed run will make them again."""
-        kept = [row for row in self.metrics() if row["step"] <= step]
-        write_atomically(self.path / "metrics.jsonl", "".join(_json(row) + "\n" for row in kept))
+        """Drop the metrics of later steps: a resumed run will make them again.
+
+        Rows that are damaged or missing are noted; the file with the damaged ones is kept beside.
+        """
+        found = rows_of(self.path)
+        before = self._recorded if self._recorded <= step else 0
+        note_damage(self.path, found, max(before, last_record(step, self._stored)))
+        file = self.path / METRICS
+        if len(found.damage) > found.cut:
+            names = (file.with_name(f"{METRICS}.damaged-{number}") for number in itertools.count(1))
+            beside = next(name for name in names if not os.path.lexists(name))
+            write_atomically(beside, file.read_bytes())
+            console.note(f"{beside}: the file as it was")
+        kept = [row for row in found.rows if row["step"] <= step]
+        write_atomically(file, "".join(_json(row) + "\n" for row in kept))
 
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of ``metrics.jsonl``."""
-        return read_metrics(self.path)
+        return rows_of(self.path).rows
 
     def record(self, row: Mapping[str, Any]) -> None:
         """Append a row to ``metrics.jsonl``: it is on the disk before any later checkpoint."""
-        append(self.path / "metrics.jsonl", (_json(row) + "\n").encode())
+        append(self.path / METRICS, (_json(row) + "\n").encode())
 
     def summarise(self, summary: Mapping[str, Any]) -> None:
         """Write ``summary.json``."""
-        write_atomically(self.path / "summary.json", _json(summary, indent=2))
-
-    def _stored_config(self) -> dict[str, Any] | None:
-        return read_config(self.path, self.ABOUT) if (self.path / self.ABOUT).exists() else None
+        write_atomically(self.path / SUMMARY, _json(summary, indent=2))
 
 
 class GridDirectory(RunDirectory):
@@ -127,39 +154,6 @@ class GridDirectory(RunDirectory):
         return self.path / "members"
 
 
-def read_config(path: Path, file: str = RunDirectory.ABOUT) -> dict[str, Any]:
-    """A run's ``config.json``: ``experiment``, ``config`` and what else it says.
-
-    Raises:
-      InvalidValue: if there is none, or it cannot be read.
-    """
-    try:
-        about = read_object(path / file, keys=("config",))
-        _flat(about["config"])
-    except (OSError, DamagedFile, TypeError, AttributeError) as error:
-        raise InvalidValue("logdir", str(path), f"a run's folder: its {file} is unreadable ({error})") from error
-    return about
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a run's ``metrics.jsonl``, as :func:`wrnn_jax.jsonfiles.read_rows` has them."""
-    return list(read_rows(path / "metrics.jsonl", keys=("step",)))
-
-
-def read_summary(path: Path) -> dict[str, Any]:
-    """A run's ``summary.json``.
-
-    Raises:
-      InvalidValue: if there is none, or it cannot be read.
-    """
-    try:
-        return read_object(path / "summary.json", keys=("status", "steps"))
-    except (OSError, DamagedFile) as error:
-        raise InvalidValue(
-            "runs", str(path), f"a run that has ended: its summary.json is unreadable ({error})"
-        ) from error
-
-
 def device() -> str:
     """The devices that compute, in words."""
     devices = jax.local_devices()
@@ -171,16 +165,10 @@ def _require_same(
     stored: Mapping[str, Any], config: Mapping[str, Any], path: Path, unchanging: Collection[str]
 ) -> None:
     """Raise for the first field that differs and matters."""
-    before, now = _flat(stored), _flat(config)
+    before, now = fields(stored), fields(config)
     for field in sorted(before.keys() | now.keys()):
         if field not in unchanging and before.get(field) != now.get(field):
             raise InvalidValue(field, now.get(field), f"{before.get(field)!r}, as in the run that {path} holds")
-
-
-def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of all sections but ``run``; their names are unique, as they are flags."""
-    sections = (section for name, section in config.items() if name != "run")
-    return {field: value for section in sections for field, value in section.items()}
 
 
 def _plain(config: Any) -> dict[str, Any]:
