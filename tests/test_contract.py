@@ -1,4 +1,5 @@
-"""What ``unroll`` is given must fit the cell, whatever the backend."""
+"""What ``unroll`` is given must fit the cell, whatever the backend; and whatever the backend, it does all that the scan
+does."""
 
 import re
 from functools import partial
@@ -159,6 +160,37 @@ def test_kernels_called_by_themselves_refuse_too(kernel):
         args = s["kernel"], {"kernel": s["V"], "bias": s["b"]}, readout, s["carry"], s["xs"]
         options = {} if kernel is parallel_unroll else {"activation": "identity"}
         refusal(partial(kernel, readout="linear", last=False, **options), *args)
+
+
+def everything(cell, params, xs, backend):
+    """A gradient, forward mode, a second derivative, and a derivative by vmap."""
+
+    def f(params, xs):
+        return jnp.sum(jnp.sin(unroll(cell, params, xs, backend=backend).outputs))
+
+    ones = jax.tree.map(jnp.ones_like, params)
+    gradient, second = jax.jvp(jax.grad(f), (params, xs), (ones, xs))
+    _, forward = jax.jvp(f, (params, xs), (ones, xs))
+    penalty = jax.grad(lambda xs: jnp.sum(jax.grad(f, argnums=1)(params, xs) ** 2))(xs)
+    each = jax.vmap(jax.grad(f), (None, 0))(params, jnp.stack([xs, -xs]))
+    return gradient, second, forward, penalty, each
+
+
+@pytest.mark.parametrize("native_too", [False, True])
+def test_every_derivative_is_the_scans(random_params, native_too, request):
+    if native_too:
+        request.getfixturevalue("native_kernels")
+    cell = CELLS["wave"]
+    params, xs = random_params(cell, 3, scale=0.3), normal(2, 4, 3)
+    backends = ("scan", "native") if native_too else ("scan", "fused")
+    expected, got = (jax.jit(partial(everything, cell, backend=b))(params, xs) for b in backends)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), got, expected)
+    exported = jax.export.export(jax.jit(lambda xs: unroll(cell, params, xs, backend=backends[1]).outputs))
+    assert exported(xs).fun_name
+    (batch,) = jax.export.symbolic_shape("b")
+    symbolic = jax.ShapeDtypeStruct((batch, 4, 3), jnp.float32)
+    exported = jax.export.export(jax.jit(lambda xs: unroll(cell, params, xs, backend="auto").outputs))
+    assert exported(symbolic).out_avals[0].shape == (batch, 4, 2)
 
 
 def test_a_readout_of_ones_own_means_what_it_means_to_the_scan(random_params):

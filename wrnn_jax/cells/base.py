@@ -11,6 +11,7 @@ from jax import lax
 
 from wrnn_jax.cells.contract import REMEMBERED, fit_carry, fit_inputs, fit_params
 from wrnn_jax.kernels import native
+from wrnn_jax.kernels.stand_in import stand_in
 from wrnn_jax.kernels.transforms import varying_alike
 from wrnn_jax.typing import Array, Carry, Key, Params
 from wrnn_jax.validation import require, require_choice, require_integer
@@ -167,6 +168,8 @@ def _loop(cell: Cell, backend: str, last: bool, return_hidden: bool, remat: bool
     def fast(params, carry, xs):
         return *engine(params, carry, xs, last), None
 
+    if cell.pure and backend != "parallel":
+        fast = stand_in(fast, plain, portable=backend != "native")
     return jax.jit(lambda *operands: fast(*varying_alike(operands)), inline=True)
 
 
