@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments import cli, devices
 from experiments.cli import FAILURE
-from experiments.kernels import compile_if_it_pays
+from experiments.kernels import compile_if_it_pays, shards_of_batch
 from experiments.presets import Preset
 from experiments.room import require_possible, require_room
 from wrnn_jax import console, models
@@ -22,7 +22,6 @@ from wrnn_jax.training.checkpoint import Checkpoints
 from wrnn_jax.training.config import TrainConfig
 from wrnn_jax.training.lock import locked, require_unlocked
 from wrnn_jax.training.loop import Trainer, make_trainer
-from wrnn_jax.training.members import members_mesh
 from wrnn_jax.training.optimizer import PLATEAUS
 from wrnn_jax.training.rundir import UNCHANGING, RunDirectory, device
 from wrnn_jax.training.state import TrainState
@@ -162,10 +161,10 @@ def assemble(
     allowed = "0 where parts are frozen: it would change them"
     require(not (frozen and train.weight_decay), "weight_decay", train.weight_decay, allowed)
     config = dataclasses.replace(config, train=resolved(task, train))
-    shards = members_mesh(jax.local_devices(), members, batch).shape["batch"]
     if trains:
-        compile_if_it_pays(config, task, batch // shards, members)
-    model_config = models.with_backend_chosen(config.model, task.input_size, task.outputs, batch // shards)
+        compile_if_it_pays(config, task, members)
+    model_config = models.with_backend_chosen(config.model, task.input_size, task.outputs, batch)
+    shards = shards_of_batch(model_config.backend, batch, members)
     model = models.build(model_config, task.input_size, task.output_size, task.outputs)
     return Parts(dataclasses.replace(config, model=model_config), task, model, shards)
 

@@ -1,4 +1,5 @@
-"""The native kernels, compiled by the first training that gains more time by them than that takes."""
+"""The native kernels in experiments: compiled by the first training that gains more time by them than that takes; and
+their share of a batch."""
 
 from typing import Any
 
@@ -7,10 +8,11 @@ import jax.numpy as jnp
 
 from wrnn_jax import console, models
 from wrnn_jax.cells import Cell
-from wrnn_jax.cells.base import choose_backend
+from wrnn_jax.cells.base import NATIVE_BATCH, choose_backend
 from wrnn_jax.kernels import native
 from wrnn_jax.kernels.native.build import build_once
 from wrnn_jax.tasks import Progress, Source, Task
+from wrnn_jax.training.members import How, members_mesh
 from wrnn_jax.typing import Array
 
 WORTH = 2e9
@@ -18,21 +20,26 @@ WORTH = 2e9
 included, on two CPU cores: ``python3 -m experiments.bench kernels``), and compiling takes some 10 s."""
 
 
-def compile_if_it_pays(config: Any, task: Task, batch: int, members: int) -> None:
+def compile_if_it_pays(config: Any, task: Task, members: int) -> None:
     """Compile them, where ``auto`` would then take them, for as much training as a config asks for.
 
     Args:
       config: an experiment's, its training resolved.
       task: its task.
-      batch: the sequences on one device.
       members: how many of a grid are trained so.
     """
     if config.model.backend != "auto" or native.is_built():
         return
     cell = models.cell_of(config.model, task.input_size)
-    would_be_taken = choose_backend(cell, "auto", task.outputs, batch, native_is_built=True) == "native"
+    would_be_taken = choose_backend(cell, "auto", task.outputs, config.train.batch, native_is_built=True) == "native"
     if would_be_taken and members * _states(config, task, cell) >= WORTH:
         build_once(console.say)
+
+
+def shards_of_batch(backend: str, batch: int, members: int, how: How = "auto") -> int:
+    """Over how many devices the batch of each of ``members`` is split, for a backend that was chosen for all of it."""
+    least = NATIVE_BATCH if backend == "native" else 1
+    return members_mesh(jax.local_devices(), members, batch, how, least=least).shape["batch"]
 
 
 def _states(config: Any, task: Task, cell: Cell) -> float:

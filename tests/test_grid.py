@@ -61,6 +61,11 @@ def test_devices_are_shared_out(devices, members, batch, how, shape):
     assert (mesh.shape["grid"], mesh.shape["batch"]) == shape
 
 
+@pytest.mark.parametrize(("devices", "batch", "parts"), [(16, 128, 16), (32, 128, 16), (16, 64, 8), (4, 6, 1)])
+def test_a_batch_is_split_no_further_than_pays(devices, batch, parts):
+    assert members_mesh(range(devices), 1, batch, "map", least=8).shape["batch"] == parts
+
+
 def test_a_batch_keeps_its_shards_however_few_members_are_left():
     for members in (1, 2, 3, 8):
         assert members_mesh(["one", "other"], members, 16, shards=1).shape == {"grid": min(members, 2), "batch": 1}

@@ -243,7 +243,7 @@ def build(config: ModelConfig, input_size: int, output_size: int, outputs: Liter
 def with_backend_chosen(
     config: ModelConfig, input_size: int, outputs: Literal["all", "last"], batch: int
 ) -> ModelConfig:
-    """The config with the backend named that ``"auto"`` stands for on this machine, for a batch on one device."""
+    """The config with the backend named that ``"auto"`` stands for on this machine, for such a batch."""
     return replace(config, backend=choose_backend(cell_of(config, input_size), config.backend, outputs, batch))
 
 

@@ -11,10 +11,11 @@ import numpy as np
 from experiments.bench import report
 from experiments.bench.race import Contender, race
 from experiments.devices import prepare_jax
+from experiments.kernels import shards_of_batch
 from wrnn_jax import models
 from wrnn_jax.tasks import CopyConfig, copy_task
 from wrnn_jax.training.loop import Trainer, make_trainer
-from wrnn_jax.training.members import How, members_mesh
+from wrnn_jax.training.members import How
 from wrnn_jax.training.optimizer import Hparams
 from wrnn_jax.validation import require_integer
 
@@ -71,10 +72,10 @@ def _trainer(T: int, members: int | None, how: How = "auto") -> Trainer:
     """As an experiment makes it; of a single run where ``members`` is None."""
     prepare_jax()
     task = copy_task(CopyConfig(T=T))
-    shards = members_mesh(jax.local_devices(), members or 1, BATCH, how).shape["batch"]
-    config = models.with_backend_chosen(models.ModelConfig(), task.input_size, task.outputs, BATCH // shards)
+    config = models.with_backend_chosen(models.ModelConfig(), task.input_size, task.outputs, BATCH)
     model = models.build(config, task.input_size, task.output_size, task.outputs)
-    return make_trainer(model, task, BATCH, members=members, how=how)
+    shards = shards_of_batch(config.backend, BATCH, members or 1, how)
+    return make_trainer(model, task, BATCH, members=members, how=how, shards=shards)
 
 
 def _hparams(members: int) -> Hparams:

@@ -64,7 +64,8 @@ class Cell(NamedTuple):
 BACKENDS = ("auto", "scan", *Engines._fields)
 """The ways to go through time, see :func:`unroll`."""
 NATIVE_BATCH = 8
-"""The least batch for which ``"auto"`` takes the native backend: it computes up to 16 sequences in the time of one."""
+"""The least batch for which ``"auto"`` takes the native backend, and the least part of one that is worth a device: it
+computes up to 16 sequences in the time of one."""
 
 
 class Unrolled(NamedTuple):

@@ -51,7 +51,12 @@ def resolved(how: How) -> Literal["vmap", "map"]:
 
 
 def members_mesh(
-    devices: Sequence[jax.Device], members: int, batch_size: int = 1, how: How = "auto", shards: int | None = None
+    devices: Sequence[jax.Device],
+    members: int,
+    batch_size: int = 1,
+    how: How = "auto",
+    shards: int | None = None,
+    least: int = 1,
 ) -> Mesh:
     """The devices as a mesh of axes ``"grid"``, over which members are spread, and ``"batch"``, over which the batch
     of each of them is.
@@ -59,6 +64,9 @@ def members_mesh(
     Members are spread over as many devices as there are members; what devices are left over split batches, as many
     as divide it evenly. One after another (``"map"``), whatever is sooner done: three members on two devices take
     two turns of a whole batch, or three of half a batch each.
+
+    ``least`` is the fewest sequences that a part of a batch has: of those that a loop computes side by side, a smaller
+    part takes as long.
 
     ``shards``, where it is given, is over how many devices a batch is split, whoever is left: a sum over the batch
     rounds as its parts do, so a member's last digits depend on them.
@@ -68,7 +76,8 @@ def members_mesh(
         return Mesh(np.array(devices[: grid * shards]).reshape(grid, shards), ("grid", "batch"))
 
     def split(grid: int) -> int:
-        return max(n for n in range(1, len(devices) // grid + 1) if batch_size % n == 0)
+        most = max(1, min(len(devices) // grid, batch_size // least))
+        return max(n for n in range(1, most + 1) if batch_size % n == 0)
 
     def turns(grid: int) -> float:
         return math.ceil(members / grid) / split(grid) * (SPLITTING if split(grid) > 1 else 1.0)
