@@ -10,7 +10,7 @@ import pytest
 from helpers import at_step
 from wrnn_jax import models
 from wrnn_jax.models import Model, ModelConfig
-from wrnn_jax.tasks import CopyConfig, Source, Split, copy_task
+from wrnn_jax.tasks import AddingConfig, CopyConfig, HDSConfig, Source, Split, adding_task, copy_task, hds_task
 from wrnn_jax.training.loop import make_trainer
 from wrnn_jax.training.optimizer import Hparams, divide_and_clip, make_hparams, make_optimizer
 from wrnn_jax.training.state import with_best
@@ -30,6 +30,22 @@ def model():
 @pytest.fixture(scope="module")
 def trainer(model):
     return make_trainer(model, TASK, BATCH)
+
+
+def test_with_float64_on_a_state_keeps_its_types_and_a_batch_its_symbols():
+    with jax.enable_x64(True):
+        for task in (TASK, adding_task(AddingConfig(T=12)), hds_task(HDSConfig())):
+            model = models.build(ModelConfig(n_hid=7), task.input_size, task.output_size, task.outputs)
+            trainer, hparams = make_trainer(model, task, BATCH), Hparams(1e-3, 1.0)
+            state = jax.eval_shape(trainer.init, 0)
+            assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype("float64")}
+            after = jax.eval_shape(trainer.advance, state, hparams, 3)
+            metrics = jax.eval_shape(lambda state, of=trainer.evaluate: of(state, "test"), after)
+            after = jax.eval_shape(trainer.observe, after, hparams, metrics)
+            chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
+        symbols, _ = TASK.batch(TASK.source, jax.random.key(0), at_step(0), BATCH)
+    with jax.enable_x64(False):
+        np.testing.assert_array_equal(symbols, TASK.batch(TASK.source, jax.random.key(0), at_step(0), BATCH)[0])
 
 
 def learned(state):

@@ -112,13 +112,15 @@ def unroll(
 
         * ``"scan"`` is ``lax.scan`` over ``step``, the definition.
         * ``"fused"``: a loop laid out for a CPU's caches, with its own backward pass, of the wave cell and the simple
-          RNN; its memory grows like √T by itself. Reverse-mode differentiation only.
+          RNN; its memory grows like √T by itself.
         * ``"native"``: that loop as compiled code, in float32, on a CPU, once an experiment or ``python3 -m
           wrnn_jax.kernels.native.build`` has compiled it.
         * ``"parallel"``: all steps at once, of the wave cell with identity activation.
         * ``"auto"``: see :func:`choose_backend`.
 
-        Those other than the scan take one batch axis, no ``remat``, and give no hidden trajectory.
+        Those other than the scan take one batch axis, no ``remat``, and give no hidden trajectory. Their value and
+        gradient are their own; forward mode and derivatives of derivatives are the scan's, and what ``"native"`` was
+        traced with runs as the scan where it is exported to or lowered for another platform.
 
     Returns:
       :class:`Unrolled`: ``(carry, outputs, hidden)``.

@@ -61,7 +61,7 @@ def copy_batch(key: Key, size: int, T: int, variant: str = "paper") -> tuple[Arr
     """
     length = T + 2 * SYMBOLS
     # Eight symbols: three random bits each, exactly uniform, and quicker to compile than randint.
-    symbols = 1 + (jax.random.bits(key, (size, SYMBOLS)) >> 29).astype(jnp.int32)
+    symbols = 1 + (jax.random.bits(key, (size, SYMBOLS), jnp.uint32) >> 29).astype(jnp.int32)
     blank = jnp.zeros((size, length), jnp.int32)
     delimiter_at = length - SYMBOLS - (variant == "authors")
     inputs = blank.at[:, :SYMBOLS].set(symbols).at[:, delimiter_at].set(DELIMITER)

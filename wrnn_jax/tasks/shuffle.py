@@ -30,7 +30,7 @@ def shuffled(key: Key, positions: Array, size: int) -> Array:
     """
     half = max(1, ((size - 1).bit_length() + 1) // 2)
     mask = jnp.uint32(2**half - 1)
-    keys = jax.random.bits(key, (ROUNDS,))
+    keys = jax.random.bits(key, (ROUNDS,), jnp.uint32)
 
     def permute(values: Array) -> Array:
         left, right = values >> half, values & mask

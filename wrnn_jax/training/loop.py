@@ -193,7 +193,7 @@ class _Member(NamedTuple):
             opt_state=opt_state,
             step=state.step + 1,
             level=curriculum.level_after(state.level, mastery) if curriculum else state.level,
-            loss_sum=state.loss_sum + loss,
+            loss_sum=state.loss_sum + loss.astype(jnp.float32),
             loss_count=state.loss_count + 1,
         )
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state)
@@ -247,7 +247,7 @@ class _Member(NamedTuple):
             best = jax.tree.map(lambda new, old: jnp.where(better, new, old), now, best)
         seen = {"plateau": plateau, "best": best}
         before = {"plateau": state.plateau, "best": state.best}
-        return state._replace(**jax.tree.map(lambda new, old: jnp.where(due, new, old), seen, before))
+        return state._replace(**jax.tree.map(lambda new, old: jnp.where(due, new.astype(old.dtype), old), seen, before))
 
     def _wait(self, plateau: Plateau, improved: Array, patience: Array) -> Plateau:
         """After one more evaluation: a drop once so many in a row were no improvement, see ``SCHEDULES``."""
