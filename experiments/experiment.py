@@ -1,6 +1,7 @@
 """An experiment: a task as flags, and one run of it, trained into a run directory."""
 
 import dataclasses
+import io
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from experiments.kernels import compile_if_it_pays, shards_of_batch
 from experiments.presets import Preset
 from experiments.room import require_possible, require_room
 from wrnn_jax import console, models
+from wrnn_jax.files import write_atomically
 from wrnn_jax.models import Model, count_parameters
 from wrnn_jax.tasks import Source, Task
 from wrnn_jax.training import fit as fitting
@@ -222,7 +224,14 @@ def run(experiment: Experiment, config: Any, command: str) -> int:
 def draw_figures(experiment: Experiment, parts: Parts, state: TrainState, directory: RunDirectory) -> None:
     """Into the run directory."""
     for stem, figure in figures(experiment, parts, state, directory.metrics()).items():
-        figure.savefig(directory.figures / f"{stem}.png", dpi=150)
+        save_figure(figure, directory.figures / f"{stem}.png")
+
+
+def save_figure(figure: "Figure", path: Path) -> None:
+    """As a PNG in a run directory, whole: reports show it."""
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=150)
+    write_atomically(path, png.getvalue())
 
 
 def readable_name(stem: str, config: Any) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.cli import FAILURE
-from experiments.experiment import Experiment, Parts, RunConfig, draw_figures, restore, unchanging
+from experiments.experiment import Experiment, Parts, RunConfig, draw_figures, restore, save_figure, unchanging
 from experiments.grid_flags import Grid, Member, spelled
 from wrnn_jax import console
 from wrnn_jax.grids import results
@@ -135,7 +135,7 @@ def _draw(
     if x:
         look = {"label": panel.label.replace("\n", " "), "log": panel.log, "scale": panel.scale}
         heatmap = plots.grid_heatmap(settings, x=x, y=y, greatest=greatest, title=title, **look)
-        heatmap.savefig(home.figures / "heatmap.png", dpi=150)
+        save_figure(heatmap, home.figures / "heatmap.png")
     curves = {}
     for setting in sorted(settings, key=lambda setting: setting.order(greatest))[:CURVES]:
         name = words(setting.fields) or experiment.name
@@ -145,7 +145,7 @@ def _draw(
     curves = {name: runs for name, runs in curves.items() if runs}
     if curves:
         figure = plots.training_curves(curves, panels, baselines=task.chance, title=title)
-        figure.savefig(home.figures / "curves.png", dpi=150)
+        save_figure(figure, home.figures / "curves.png")
 
 
 def _title(experiment: Experiment, grid: Grid) -> str:

@@ -12,7 +12,7 @@ import os
 import random
 import shutil
 import signal
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -36,6 +36,7 @@ pytestmark = [
 KEPT = Path(__file__).parents[1] / "experiments/results/copy/T30_wrnn_800-steps_seed0"
 SINGLE = [*TINY, "--max-steps", 8, "--keep-checkpoints", 2]
 GRID = [*TINY, "--max-steps", 5, "--grid.lr", "1e-2", "1e-3", "--grid-chunk", 2, "--keep-checkpoints", 2]
+MEMBERS = ("members/lr-0.01_seed-0", "members/lr-0.001_seed-0")
 DEEP = b"[" * 100_000
 
 
@@ -230,52 +231,71 @@ def reported(at):
     return code, lambda said: ((at.parent / "report/report.md").read_text(), list(Curves.drawn))
 
 
-class Home(NamedTuple):
-    """A folder, and what is done with it: name -> (folder) -> (exit code, what is said -> its result)."""
+ACTIONS = {
+    "run": {
+        "resume": partial(trained, SINGLE),
+        "longer": partial(trained, [*SINGLE, "--max-steps", 10]),
+        "eval": evaluated,
+        "curves": drawn(""),
+        "report": reported,
+    },
+    "kept": {"curves": drawn(""), "report": reported},
+    "grid": {"resume": partial(trained, GRID), "curves": drawn(*MEMBERS), "report": reported},
+    "begun": {"resume": partial(trained, GRID), "curves": drawn(*MEMBERS), "report": reported},
+}
+"""By home: a run, one that a table of the report shows, a grid, and a grid that was interrupted."""
 
-    path: Path
-    actions: dict
 
-    def reads(self, action, damage):
-        """Whether the action has to do with what is damaged."""
-        inside = {"checkpoints", "tensorboard", "figures"}.intersection(damage.path.parts[:-1])
-        return not (inside and action in ("curves", "report"))
+def made_run(at):
+    assert run(copy.main, *SINGLE, "--logdir", at) == 0
+
+
+def made_kept(at):
+    shutil.copytree(KEPT, at)
+    config = copy.Config(CopyConfig(T=30), ModelConfig(), TrainConfig(), RunConfig())
+    (at / "config.json").write_text(json.dumps({"experiment": "copy", "config": dataclasses.asdict(config)}))
+
+
+def made_grid(at):
+    assert run(copy.main, *GRID, "--logdir", at) == 0
+
+
+def made_begun(at):
+    record = RunDirectory.record
+
+    def interrupt(directory, row):
+        record(directory, row)
+        if row["step"] == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as midway:
+        midway.setattr(RunDirectory, "record", interrupt)
+        assert run(copy.main, *GRID, "--logdir", at) == 128 + signal.SIGTERM
 
 
 @pytest.fixture(scope="module")
-def homes(tmp_path_factory):
-    """By name: a run, a grid, a grid that was interrupted, and a run that a table of the report shows."""
+def home(tmp_path_factory):
+    """``home(name)``: its folder."""
     top = tmp_path_factory.mktemp("homes")
+
+    @cache
+    def made(name):
+        {"run": made_run, "kept": made_kept, "grid": made_grid, "begun": made_begun}[name](top / name)
+        return top / name
+
     with quickly(), pytest.MonkeyPatch.context() as patch:
         patch.setattr("wrnn_jax.analysis.plots.training_curves", Curves)
-        assert run(copy.main, *SINGLE, "--logdir", top / "run") == 0
-        assert run(copy.main, *GRID, "--logdir", top / "grid") == 0
-        with pytest.MonkeyPatch.context() as midway:
-            record = RunDirectory.record
+        yield made
 
-            def interrupt(directory, row):
-                record(directory, row)
-                if row["step"] == 4:
-                    os.kill(os.getpid(), signal.SIGTERM)
 
-            midway.setattr(RunDirectory, "record", interrupt)
-            assert run(copy.main, *GRID, "--logdir", top / "begun") == 128 + signal.SIGTERM
-        shutil.copytree(KEPT, top / "kept")
-        config = copy.Config(CopyConfig(T=30), ModelConfig(), TrainConfig(), RunConfig())
-        about = {"experiment": "copy", "config": dataclasses.asdict(config)}
-        (top / "kept/config.json").write_text(json.dumps(about))
-        longer = [*SINGLE, "--max-steps", 10]
-        members = sorted((top / "grid/members").iterdir())
-        curves_of_members = drawn(*(member.relative_to(top / "grid") for member in members))
-        single = {"resume": partial(trained, SINGLE), "longer": partial(trained, longer), "eval": evaluated}
-        of_grid = {"resume": partial(trained, GRID), "curves": curves_of_members, "report": reported}
-        actions = {
-            "run": {**single, "curves": drawn(""), "report": reported},
-            "grid": of_grid,
-            "begun": of_grid,
-            "kept": {"curves": drawn(""), "report": reported},
-        }
-        yield {name: Home(top / name, of) for name, of in actions.items()}
+def cases(home, names):
+    """(name, action, damage): every action on every damage that it has to do with."""
+    for name in names:
+        for damage in damages(home(name)):
+            inside = {"checkpoints", "tensorboard", "figures"}.intersection(damage.path.parts[:-1])
+            for action in ACTIONS[name]:
+                if not (inside and action in ("curves", "report")):
+                    yield name, action, damage
 
 
 # What must come of it
@@ -305,30 +325,20 @@ class Watch:
     =============  ==========================================================================================
     """
 
-    def __init__(self, homes, tmp_path, capsys):
-        self.homes, self.top, self.capsys = homes, tmp_path, capsys
+    def __init__(self, home, top, capsys):
+        self.home, self.top, self.capsys = home, top, capsys
         self.counts, self.wrong = collections.Counter(), []
         self._right = {}
-
-    def all(self):
-        """(home, action, damage)"""
-        return [
-            (name, action, damage)
-            for name, home in self.homes.items()
-            for damage in damages(home.path)
-            for action in home.actions
-            if home.reads(action, damage)
-        ]
 
     def act(self, name, action, damage=None):
         """Exit code, result, what is said; the copy is gone then."""
         at = self.top / name
-        shutil.copytree(self.homes[name].path, at, symlinks=True)
+        shutil.copytree(self.home(name), at)
         if damage:
             damage.change(at / damage.path)
         self.capsys.readouterr()
         try:
-            code, result = self.homes[name].actions[action](at)
+            code, result = ACTIONS[name][action](at)
             said = self.capsys.readouterr()
             return code, result(said) if code == 0 else None, said
         finally:
@@ -362,7 +372,7 @@ class Watch:
             self._count("failed", name, action, damage, f"other numbers, and nothing is said: {result} {right}"[:600])
         else:
             # Of an earlier checkpoint than the last.
-            rows = numbers(self.homes[name].path)["metrics.jsonl"] if action == "eval" else []
+            rows = numbers(self.home(name))["metrics.jsonl"] if action == "eval" else []
             known = {row["step"]: row for row in rows} | right if rows else right
             partly = action == "report" or is_part(result, known)
             self._count("noted" if partly else "failed", name, action, damage, f"{said.err[-300:]} {result}"[:900])
@@ -374,29 +384,26 @@ class Watch:
 
 
 @pytest.fixture
-def watch(homes, tmp_path, capsys):
-    """Its counts are printed in the end."""
-    watch = Watch(homes, tmp_path / "again", capsys)
-    watch.top.mkdir()
-    yield watch
-    with capsys.disabled():
-        print(f"\n{sum(watch.counts.values())} of {len(watch.all())} actions on damaged folders:", dict(watch.counts))
+def watch(home, tmp_path, capsys):
+    """``watch(names, count)``: so many of the homes' cases, spread over them, or all, if that is 0; nothing fails."""
 
+    def some(names, count):
+        watch, everything = Watch(home, tmp_path / "again", capsys), list(cases(home, names))
+        watch.top.mkdir()
+        for case in random.Random(0).sample(everything, count or len(everything)):
+            watch.check(*case)
+        with capsys.disabled():
+            print(f"\ndamage: {sum(watch.counts.values())} of {len(everything)} actions: {dict(watch.counts)}")
+        assert not watch.wrong, "\n".join(watch.wrong)
 
-def sample(watch, count):
-    """So many of all, spread over them; all, if that is 0."""
-    everything = watch.all()
-    return everything if not count else random.Random(0).sample(everything, count)
+    return some
 
 
 def test_some_damage_is_survived_said_or_refused(watch):
-    for case in sample(watch, 60):
-        watch.check(*case)
-    assert not watch.wrong, "\n".join(watch.wrong)
+    watch(["run", "kept"], 40)
 
 
 @pytest.mark.slow
 def test_damage_is_survived_said_or_refused(watch):
-    for case in sample(watch, int(os.environ.get("WRNN_JAX_DAMAGE", 500))):
-        watch.check(*case)
-    assert not watch.wrong, "\n".join(watch.wrong)
+    """So many as WRNN_JAX_DAMAGE says, 0 for all."""
+    watch(ACTIONS, int(os.environ.get("WRNN_JAX_DAMAGE", 500)))

@@ -455,7 +455,10 @@ def report(tmp_path_factory):
     figures = root / "runs/<b>|*s_0*/figures"
     figures.mkdir()
     matplotlib.figure.Figure((1, 1)).savefig(figures / "waves.png")
-    (figures / "broken.png").write_text("not a picture")
+    whole = (figures / "waves.png").read_bytes()
+    flipped = bytes([*whole[:60], whole[60] ^ 1, *whole[61:]])
+    for name, content in {"none": b"not a picture", "cut": whole[:-1], "half": whole[:70], "flipped": flipped}.items():
+        (figures / f"{name}.png").write_bytes(content)
     (root / "runs/going").mkdir()
     (root / "runs/going/config.json").write_text('{"config": {}}')
     (root / "out").mkdir()

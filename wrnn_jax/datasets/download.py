@@ -10,6 +10,7 @@ from pathlib import Path
 
 from wrnn_jax import console
 from wrnn_jax.datasets.sets import Archive
+from wrnn_jax.files import sync
 
 TIMEOUT = 30.0
 """Seconds without a byte after which a download has failed."""
@@ -48,7 +49,9 @@ def download(archive: Archive, folder: Path) -> Path:
         raise DownloadError(f"{archive.url} came with {many}{min(size, archive.size)} bytes instead of {archive.size}")
     if digest.hexdigest() != archive.sha256:
         raise DownloadError(f"{archive.url} came with SHA-256 {digest.hexdigest()} instead of {archive.sha256}")
+    sync(part)
     os.replace(part, path)
+    sync(folder)
     return path
 
 

@@ -2,9 +2,12 @@
 
 import io
 import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wrnn_jax import console
 from wrnn_jax.report import published
 from wrnn_jax.report.document import Image
 from wrnn_jax.report.groups import FINISHED, Group
@@ -80,11 +83,33 @@ def run_pictures(filling: Filling) -> Iterator[Image]:
             images = [
                 Image(f"{filling.table.slug}-{file.name}", png, f"{file.stem}: as the run {run.name} drew it")
                 for file in files
-                if file.name != REDRAWN and (png := file.read_bytes()).startswith(PNG_SIGNATURE)
+                if file.name != REDRAWN and (png := _picture(file))
             ]
             if images:
                 yield from images
                 return
+
+
+def _picture(file: Path) -> bytes | None:
+    """A PNG's bytes; None, and a word on it, if it is none or not whole."""
+    content = file.read_bytes()
+    if _is_whole(content):
+        return content
+    console.note(f"{file}: left out, as it is no whole PNG")
+    return None
+
+
+def _is_whole(png: bytes) -> bool:
+    """Whether each chunk (length, kind, data, CRC of the latter two) is as it was written, up to the end's."""
+    at = len(PNG_SIGNATURE)
+    while png.startswith(PNG_SIGNATURE) and at < len(png):
+        end = at + 8 + int.from_bytes(png[at : at + 4])
+        if zlib.crc32(png[at + 4 : end]) != int.from_bytes(png[end : end + 4]):
+            return False
+        if png[at + 4 : at + 8] == b"IEND":
+            return True
+        at = end + 4
+    return False
 
 
 def _label(filled: Filled) -> str:
