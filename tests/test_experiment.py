@@ -1,5 +1,6 @@
 """The copy experiment in one process: command line, run directory, endings."""
 
+import functools
 import json
 import os
 import shutil
@@ -39,11 +40,15 @@ def refusal(capsys, *arguments):
     return helpers.refusal(capsys, copy.main, *TINY, *arguments)
 
 
-def final_state(logdir):
+@functools.cache
+def first_state():
     task = copy.copy_task(copy.CopyConfig(T=0))
-    trainer = make_trainer(models.build(ModelConfig(n_hid=5, n_ch=2), 10, 10, "all"), task, 8)
+    return make_trainer(models.build(ModelConfig(n_hid=5, n_ch=2), 10, 10, "all"), task, 8).init(0)
+
+
+def final_state(logdir):
     checkpoints = Checkpoints(logdir / "checkpoints")
-    state, _ = checkpoints.restore(trainer.init(0))
+    state, _ = checkpoints.restore(first_state())
     checkpoints.close()
     return state
 

@@ -31,6 +31,18 @@ CONFIGS = [
 ]
 
 
+TRAINERS = {}
+"""Tests share what is compiled."""
+
+
+def trainer_of(*arguments, task=TASK):
+    """``make_trainer(MODEL, task, 4, *arguments)``, one for the same arguments."""
+    key = repr((id(task), *arguments))
+    if key not in TRAINERS:
+        TRAINERS[key] = task, make_trainer(MODEL, task, 4, *arguments)  # With the task, so that its id stays its own.
+    return TRAINERS[key][1]
+
+
 class Sweeping:
     """A sweep of the configs in ``folder``, with what it was told."""
 
@@ -46,7 +58,7 @@ class Sweeping:
 
     def trainer(self, members):
         self.made.append(members)
-        self.trainers.append(make_trainer(MODEL, self.task, 4, self.devices, self.schedule, members, self.how))
+        self.trainers.append(trainer_of(self.devices, self.schedule, members, self.how, task=self.task))
         return self.trainers[-1]
 
     def run(self, at_once):
@@ -78,7 +90,7 @@ class Sweeping:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     """Each member's run by itself, on one device, as a member has it: (fitted, rows)."""
-    trainer = make_trainer(MODEL, TASK, 4, jax.devices()[:1])
+    trainer = trainer_of(jax.devices()[:1])
     found = []
     for number, config in enumerate(CONFIGS):
         directory = RunDirectory(tmp_path_factory.mktemp("alone") / str(number), "copy", {"train": config}, False)
@@ -158,7 +170,7 @@ def test_members_that_run_out_of_patience_end(tmp_path):
     configs = [replace(CONFIGS[0], lr=lr, patience=1, seed=0, log_interval=2) for lr in (1e-12, 1e-2)]
     sweep = Sweeping(tmp_path / "sweep", configs)
     sweep.run(2)
-    trainer = make_trainer(MODEL, TASK, 4, jax.devices()[:1])
+    trainer = trainer_of(jax.devices()[:1])
     for number, (config, status, step) in enumerate(
         zip(configs, (fitting.STALLED, fitting.COMPLETE), (4, STEPS), strict=True)
     ):
@@ -215,7 +227,7 @@ def test_members_are_planned_by_the_memory_there_is(tmp_path, alone, monkeypatch
         monkeypatch.setattr("wrnn_jax.grids.room.available_bytes", lambda device: number)
 
     free(None)
-    trainer = make_trainer(MODEL, TASK, 4, jax.devices()[:1], members=5, how="vmap")
+    trainer = trainer_of(jax.devices()[:1], "constant", 5, "vmap")
     plans = [plan_members(trainer, TASK, CONFIGS[0].hparams(None), members) for members in (1, 2, 3, 5)]
     assert [plan.at_once for plan in plans] == [1, 2, 3, 5]
     assert [plan.bytes for plan in plans] == sorted({plan.bytes for plan in plans})

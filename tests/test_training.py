@@ -60,11 +60,11 @@ def test_steps_are_adam_with_clipping_written_out(model, trainer):
     params = [np.asarray(leaf, np.float64) for leaf in params]
     m, v = [np.zeros_like(p) for p in params], [np.zeros_like(p) for p in params]
     key = jax.random.wrap_key_data(state.key)
+    gradient_of = jax.jit(jax.grad(lambda at, x, y: TASK.loss(model.apply(at, x), y)))
     for t in range(1, 4):
         inputs, targets = TASK.batch(TASK.source, key, at_step(t - 1), BATCH)
         at = jax.tree.unflatten(treedef, [jnp.asarray(p, jnp.float32) for p in params])
-        gradient = jax.grad(lambda at, x=inputs, y=targets: TASK.loss(model.apply(at, x), y))(at)
-        gradient = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(gradient)]
+        gradient = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(gradient_of(at, inputs, targets))]
         norm = np.sqrt(sum((g**2).sum() for g in gradient))
         assert norm > clip, "the test is to clip"
         gradient = [g * clip / norm for g in gradient]
@@ -113,11 +113,11 @@ def test_the_division_of_the_work_into_calls_changes_no_bit(trainer):
     chex.assert_trees_all_equal(whole, parts)
 
 
-def test_two_devices_do_what_one_does(model):
+def test_two_devices_do_what_one_does(model, trainer):
     assert jax.device_count() == 2
     hparams = make_hparams(1e-3, 1.0)
     one = make_trainer(model, TASK, BATCH, jax.devices()[:1])
-    two = make_trainer(model, TASK, BATCH)
+    two = trainer
     odd = make_trainer(model, TASK, 7)  # Seven sequences do not halve: one device does them.
     after_one, after_two = (trainer.advance(trainer.init(0), hparams, 5) for trainer in (one, two))
     chex.assert_trees_all_close(after_one.params, after_two.params, rtol=1e-4, atol=1e-6)
@@ -168,10 +168,8 @@ def test_the_mean_training_loss_is_that_of_the_batches(model, trainer):
     state = trainer.init(1)
     params, key = jax.tree.map(jnp.array, state.params), jax.random.wrap_key_data(jnp.array(state.key))
     state = trainer.advance(state, make_hparams(0.0, 1.0), 4)
-    losses = []
-    for step in range(4):
-        inputs, targets = TASK.batch(TASK.source, key, at_step(step), BATCH)
-        losses.append(float(TASK.loss(model.apply(params, inputs), targets)))
+    loss = jax.jit(lambda inputs, targets: TASK.loss(model.apply(params, inputs), targets))
+    losses = [float(loss(*TASK.batch(TASK.source, key, at_step(step), BATCH))) for step in range(4)]
     assert len(set(losses)) == 4, "each step has a batch of its own"
     state, mean = trainer.drain(state)
     np.testing.assert_allclose(mean, np.mean(losses), rtol=1e-5)
