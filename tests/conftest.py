@@ -68,6 +68,14 @@ hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=Tr
 hypothesis.settings.load_profile("repeatable")
 
 
+LONGEST = ("sweep", "experiment", "programs", "grid_program", "grid", "crashes", "damage", "hosts", "hds", "survival")
+"""Modules of whole runs: they begin, so that no process has one before it when the others have ended."""
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in LONGEST)
+
+
 @pytest.fixture(scope="session")
 def random_params():
     """``random_params(cell, input_size)``: normal numbers in the shapes of its parameters, so that none is zero."""

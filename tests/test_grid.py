@@ -1,5 +1,7 @@
 """A grid is its members, whichever way and on however many devices they are computed."""
 
+import functools
+
 import chex
 import flax.linen as nn
 import jax
@@ -20,6 +22,22 @@ pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 TASK = copy_task(CopyConfig(T=2))
 MODEL = build(ModelConfig(n_hid=6, n_ch=2, act="identity"), TASK.input_size, TASK.output_size, TASK.outputs)
+
+
+@functools.cache
+def trainer_of(members, how, devices=2):
+    """Tests share what is compiled."""
+    return make_trainer(MODEL, TASK, 4, jax.devices()[:devices], "plateau", members=members, how=how)
+
+
+@functools.cache
+def alone():
+    return make_trainer(MODEL, TASK, batch_size=4, schedule="plateau")
+
+
+def all_hparams(rates, clips=np.inf):
+    """Of members with these learning rates, and a schedule that never drops."""
+    return Hparams(*np.broadcast_arrays(np.float32(rates), *np.float32([clips, 10, 99, 0])))
 
 
 def of_member(m, tree):
@@ -76,8 +94,7 @@ def test_a_batch_keeps_its_shards_however_few_members_are_left():
 @pytest.mark.parametrize("how", ["vmap", "map"])
 def test_members_train_as_they_do_alone(how, devices):
     """Seeds, learning rates and clips of their own; one diverges, which leaves the others as they are."""
-    trainer = make_trainer(MODEL, TASK, batch_size=4, schedule="plateau")
-    members = make_trainer(MODEL, TASK, 4, jax.devices()[:devices], "plateau", members=4, how=how)
+    trainer, members = alone(), trainer_of(4, how, devices)
     numbers = [[1e-2, 1e30, 3e-3, 1e-3], [1.0, np.inf, 0.1, 1.0], [10.0, 2.0, 3.0, 2.0], [1.0, 3.0, 2.0, 9.0]]
     hparams = Hparams(*np.array(numbers, np.float32), np.array([0, 0, 1e-2, 0], np.float32))
     until = np.array([6, 6, 6, 3])
@@ -89,22 +106,22 @@ def test_members_train_as_they_do_alone(how, devices):
     np.testing.assert_array_equal(seen.plateau.lowest[::2], metrics["test_loss"][::2])
     states, losses = members.drain(states)
     for m in range(4):
-        alone = trainer.advance(trainer.init(m), of_member(m, hparams), until[m])
-        assert (int(states.step[m]), bool(states.finite[m])) == (int(alone.step), bool(alone.finite))
-        np.testing.assert_allclose(metrics["test_loss"][m], trainer.evaluate(alone, "test")["test_loss"], rtol=1e-4)
+        single = trainer.advance(trainer.init(m), of_member(m, hparams), until[m])
+        assert (int(states.step[m]), bool(states.finite[m])) == (int(single.step), bool(single.finite))
+        np.testing.assert_allclose(metrics["test_loss"][m], trainer.evaluate(single, "test")["test_loss"], rtol=1e-4)
         if m != 1:
-            chex.assert_trees_all_close(of_member(m, states.params), alone.params, atol=1e-5)
-            np.testing.assert_allclose(losses[m], trainer.drain(alone)[1], rtol=1e-4)
+            chex.assert_trees_all_close(of_member(m, states.params), single.params, atol=1e-5)
+            np.testing.assert_allclose(losses[m], trainer.drain(single)[1], rtol=1e-4)
     assert list(states.finite) == [True, False, True, True]
 
 
 @pytest.mark.parametrize("how", ["vmap", "map"])
 def test_a_member_that_diverges_changes_no_bit_of_the_others(how):
-    members = make_trainer(MODEL, TASK, 4, members=4, how=how)
-    clip, until = np.full(4, np.inf, np.float32), np.full(4, 5)
-    calm = members.advance(members.init(np.arange(4)), Hparams(np.full(4, 1e-2, np.float32), clip), until)
-    rates = np.array([1e-2, 1e30, 1e-2, 1e-2], np.float32)
-    wild = members.advance(members.init(np.arange(4)), Hparams(rates, clip), until)
+    members, until = trainer_of(4, how), np.full(4, 5)
+    calm, wild = (
+        members.advance(members.init(np.arange(4)), all_hparams(rates), until)
+        for rates in ([1e-2] * 4, [1e-2, 1e30, 1e-2, 1e-2])
+    )
     assert list(wild.finite) == [True, False, True, True]
     for m in (0, 2, 3):
         chex.assert_trees_all_equal(of_member(m, calm), of_member(m, wild))
@@ -112,13 +129,12 @@ def test_a_member_that_diverges_changes_no_bit_of_the_others(how):
 
 @pytest.mark.parametrize("how", ["vmap", "map"])
 def test_members_that_are_not_due_are_passed_over(how):
-    members = make_trainer(MODEL, TASK, 4, schedule="plateau", members=2, how=how)
-    states, hparams = members.init(np.arange(2)), Hparams(*np.ones((4, 2), np.float32))
-    due = np.array([False, True])
+    members = trainer_of(4, how)
+    states, due = members.init(np.arange(4)), np.array([False, True, False, True])
     metrics, all_metrics = members.evaluate(states, "test", due), members.evaluate(states, "test")
-    np.testing.assert_array_equal(metrics["test_loss"], [0, all_metrics["test_loss"][1]])
-    seen = members.observe(states, hparams, metrics, due)
-    np.testing.assert_array_equal(seen.plateau.lowest, [np.inf, all_metrics["test_loss"][1]])
+    np.testing.assert_array_equal(metrics["test_loss"], np.where(due, all_metrics["test_loss"], 0))
+    seen = members.observe(states, all_hparams([1.0] * 4), metrics, due)
+    np.testing.assert_array_equal(seen.plateau.lowest, np.where(due, all_metrics["test_loss"], np.inf))
 
 
 class Recall(nn.Module):
@@ -135,9 +151,9 @@ def test_a_user_s_own_flax_model_trains_in_a_grid():
     members = make_trainer(model, TASK, 4, members=2, how="map")
     hparams = Hparams(np.array([1e-2, 1e-3], np.float32), np.ones(2, np.float32))
     states = members.advance(members.init(np.arange(2)), hparams, np.full(2, 4))
-    alone = make_trainer(model, TASK, 4)
+    single = make_trainer(model, TASK, 4)
     for m in range(2):
-        expected = alone.advance(alone.init(m), of_member(m, hparams), 4)
+        expected = single.advance(single.init(m), of_member(m, hparams), 4)
         chex.assert_trees_all_close(of_member(m, states.params), expected.params, atol=1e-5)
 
 
