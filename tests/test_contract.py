@@ -4,12 +4,14 @@ does."""
 import re
 from functools import partial
 
+import chex
 import flax.linen
 import flax.nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, PartitionSpec
 
 from wrnn_jax import cells, unroll
 from wrnn_jax.cells.base import _loop
@@ -279,3 +281,31 @@ def test_flax_cells_refuse_a_carry_that_is_not_theirs():
                 with pytest.raises(InvalidValue) as error:
                     call()
                 assert str(error.value).replace("a DynamicJaxprTracer", "an array (2, 4)") == line
+
+
+def test_on_a_mesh_of_explicit_axes_every_cell_keeps_its_batch_there():
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=(AxisType.Explicit,))
+    for name, cell in CELLS.items():
+        params, xs = cell.init(jax.random.key(0), 3), normal(4, 5, 3)
+
+        def value(params, xs, cell=cell):
+            return jnp.sum(unroll(cell, params, xs, backend="auto").outputs ** 2)
+
+        with jax.set_mesh(mesh):
+            there = jax.reshard(xs, PartitionSpec("batch"))
+            ys = jax.eval_shape(partial(unroll, cell, backend="auto"), params, there).outputs
+            assert ys.sharding.spec[0] == "batch", name
+            if name in ("wave", "twm"):
+                got = jax.jit(jax.value_and_grad(value))(jax.reshard(params, PartitionSpec()), there)
+                expected = jax.device_get(got)
+        if name in ("wave", "twm"):
+            chex.assert_trees_all_close(jax.value_and_grad(value)(params, xs), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_engine_does_without_jit():
+    cell, xs = CELLS["wave"], normal(2, 3, 3)
+    params = cell.init(jax.random.key(0), 3)
+    fused = partial(unroll, cell, params, backend="fused")
+    with jax.disable_jit():
+        got = fused(xs).outputs
+    np.testing.assert_allclose(got, fused(xs).outputs, rtol=1e-5, atol=1e-6)

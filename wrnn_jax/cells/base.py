@@ -12,7 +12,7 @@ from jax import lax
 from wrnn_jax.cells.contract import REMEMBERED, fit_carry, fit_inputs, fit_params
 from wrnn_jax.kernels import native
 from wrnn_jax.kernels.stand_in import stand_in
-from wrnn_jax.kernels.transforms import varying_alike
+from wrnn_jax.kernels.transforms import is_in_explicit_mesh, lie_as, varying_alike
 from wrnn_jax.typing import Array, Carry, Key, Params
 from wrnn_jax.validation import require, require_choice, require_integer
 
@@ -144,8 +144,10 @@ def unroll(
         require(backend in ("scan", "auto"), "backend", backend, allowed)
         backend = "scan"
     else:
-        # What is empty, or has sizes that are not known yet (``jax.export``), is no work for an engine.
+        # What is empty, has sizes that are not known yet (``jax.export``), or has its place on a mesh in its type, is
+        # no work for an engine.
         is_work = all(isinstance(size, int) and size for size in xs.shape)
+        is_work = is_work and not is_in_explicit_mesh((params, carry, xs))
         dtype = jax.tree.leaves(carry)[0].dtype
         backend = choose_backend(cell, backend, outputs, batch[0] if is_work else NATIVE_BATCH, dtype)
         backend = backend if is_work else "scan"
@@ -179,6 +181,8 @@ def _loop(cell: Cell, backend: str, last: bool, return_hidden: bool, remat: bool
 def _unroll_by_scan(cell, last, return_hidden, remat, params, carry, xs):
     """The definition."""
     carry = varying_alike(carry, (params, xs))
+    if is_in_explicit_mesh(xs):
+        carry = lie_as(carry, xs[0, ..., 0])
 
     def body(carry, x):
         carry, y = cell.step(params, carry, x)

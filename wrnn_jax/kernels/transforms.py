@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import CustomVJPPrimal
+from jax.sharding import AxisType, NamedSharding, reshard
 
 from wrnn_jax.typing import Array
 
@@ -44,6 +45,22 @@ def varying_alike(tree: Any, like: Any = ()) -> Any:
         return leaf if jax.typeof(wide) == jax.typeof(leaf) else wide
 
     return jax.tree.map(widen, tree)
+
+
+def is_in_explicit_mesh(tree: Any) -> bool:
+    """Whether it is part of any leaf's type how it lies on a mesh (``AxisType.Explicit``)."""
+    return any(AxisType.Explicit in jax.typeof(leaf).sharding.mesh.axis_types for leaf in jax.tree.leaves(tree))
+
+
+def lie_as(tree: Any, batch: Array) -> Any:
+    """On a mesh of explicit axes, let the first axes of every leaf lie as those of ``batch``, where they are those."""
+    lying = jax.typeof(batch).sharding
+
+    def lie(leaf: Array) -> Array:
+        same = leaf.shape[: batch.ndim] == batch.shape
+        return reshard(leaf, NamedSharding(lying.mesh, lying.spec)) if same else leaf
+
+    return jax.tree.map(lie, tree)
 
 
 def _is_number(leaf: Array) -> bool:
