@@ -19,7 +19,7 @@ from wrnn_jax.kernels.fused import fused_unroll
 from wrnn_jax.kernels.native import native_unroll
 from wrnn_jax.kernels.parallel import parallel_unroll
 from wrnn_jax.nn import linen, nnx
-from wrnn_jax.readouts import Readout, linear, mlp, with_readout
+from wrnn_jax.readouts import linear, mlp, with_readout
 from wrnn_jax.validation import InvalidValue
 
 WAVE = cells.wave(2, 5, 3, activation="tanh", kernel_init="random", encoder_init="dense")
@@ -193,24 +193,6 @@ def test_every_derivative_is_the_scans(random_params, native_too, request):
     symbolic = jax.ShapeDtypeStruct((batch, 4, 3), jnp.float32)
     exported = jax.export.export(jax.jit(lambda xs: unroll(cell, params, xs, backend="auto").outputs))
     assert exported(symbolic).out_avals[0].shape == (batch, 4, 2)
-
-
-def test_a_readout_of_ones_own_means_what_it_means_to_the_scan(random_params):
-    """One that looks across the batch, has whole numbers and a key for parameters, and closes over a trained weight."""
-    inner = random_params(WAVE, 3, scale=0.3)
-    own = {"places": jnp.arange(3), "key": jax.random.key(0)}
-
-    def run(w, xs, backend):
-        def apply(params, y):
-            noise = jax.random.normal(params["key"], y.shape)
-            return ((y - y.mean(0, keepdims=True) + noise) @ w)[:, params["places"]]
-
-        cell = with_readout(WAVE, Readout(lambda key, size: own, apply, 3))
-        return jnp.sum(unroll(cell, {"cell": inner, "readout": own}, xs, backend=backend).outputs ** 2)
-
-    for args in [(normal(10, 3), normal(2, 4, 3))]:
-        expected, got = (jax.value_and_grad(run, argnums=(0, 1))(*args, backend) for backend in ("scan", "fused"))
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), got, expected)
 
 
 def test_an_empty_batch_gives_nothing_on_every_backend():
