@@ -126,22 +126,30 @@ def one_example(runs: list[Run], config: Config) -> "Figure":
 
 
 def parameters(runs: list[Run], config: Config) -> "Figure":
-    """The number of parameters against psMNIST accuracy: the paper's, and the mean over seeds of ours."""
+    """Accuracy against the number of parameters: the mean over seeds of each size, and what the paper prints."""
     from wrnn_jax.analysis import plots
-    from wrnn_jax.report.pictures import published_points
+    from wrnn_jax.report.pictures import printed_points, written
 
-    task = "psmnist"
-    require({run.experiment.name for run in runs} == {task}, "runs", str(runs[0].path), "runs of psmnist alone")
-    ours = []
-    for name, members in grouped(runs).items():
+    tasks: dict[str, dict[str, list[plots.Point]]] = {}
+    for members in grouped(runs).values():
+        first = members[0]
+        task, model = first.experiment.name, first.config.model
+        require(task in ("smnist", "psmnist"), "runs", str(first.path), "runs of smnist and psmnist alone")
         summaries = [run.summary for run in members]
         for field in ("test_acc", "epochs_done", "params"):
             known = all(summary.get(field) is not None for summary in summaries)
             require(known, "runs", " ".join(str(run.path) for run in members), f"runs with {field} in their summaries")
         accuracy = 100 * float(np.mean([summary["test_acc"] for summary in summaries]))
-        note = f"{summaries[0]['epochs_done']:.3g} epochs"
-        ours.append(plots.Point(name, summaries[0]["params"], accuracy, note))
-    return plots.parameters_figure(published_points(), ours)
+        epochs = f"{summaries[0]['epochs_done']:.3g}"
+        name = f"n = {model.n_hid}, {epochs} epoch{'s' * (epochs != '1')}"
+        kind = {"wrnn": f"wRNN ({model.n_ch}c)", "irnn": "iRNN"}.get(model.model, model.model)
+        points = tasks.setdefault(task, {}).setdefault(kind, [])
+        points.append(plots.Point(name, summaries[0]["params"], accuracy))
+    suites = {
+        written(task): {kind: plots.Suite(points, printed_points(task, kind)) for kind, points in kinds.items()}
+        for task, kinds in tasks.items()
+    }
+    return plots.parameters_figure(suites)
 
 
 def speeds(runs: list[Run], config: Config) -> "Figure":

@@ -27,6 +27,7 @@ from wrnn_jax.report.published import (
     EPOCHS,
     EPOCHS_IRNN,
     IMAGES_GRID,
+    SIZES,
     STEPS,
 )
 from wrnn_jax.tasks import CopyConfig
@@ -216,12 +217,24 @@ def _images(summary: str, apply: Callable[[Any], Any], models: tuple[str, ...]) 
 
 
 _MNIST_MODELS = ("wrnn", "wrnn-mlp", "irnn")
-SMNIST = _images("Table 2, sMNIST", paper_mnist(dict.fromkeys(_MNIST_MODELS, EPOCHS)), _MNIST_MODELS)
-PSMNIST = _images(
-    "Table 2, psMNIST",
-    paper_mnist({**dict.fromkeys(_MNIST_MODELS, EPOCHS), "irnn": EPOCHS_IRNN["psmnist"]}),
-    _MNIST_MODELS,
-)
+
+
+def _mnist(task: str, epochs: Mapping[str, int]) -> dict[str, Preset]:
+    """Table 2, and the networks of several sizes of Fig. 7, each as those of the table."""
+    apply = paper_mnist(epochs)
+
+    def sized(config: Any) -> Any:
+        require_choice("model", config.model.model, SIZES)
+        return apply(config)
+
+    rows = tuple(f"--model {model}" for model in SIZES)
+    summary = f"Fig. 7, {task} against size: a grid of n-hid (most sizes ours; else as in Table 2)"
+    sizes = Preset(summary, sized, rows, lambda config: {"n_hid": SIZES[config.model.model]})
+    return {**_images(f"Table 2, {task}", apply, _MNIST_MODELS), "sizes": sizes}
+
+
+SMNIST = _mnist("sMNIST", dict.fromkeys(_MNIST_MODELS, EPOCHS))
+PSMNIST = _mnist("psMNIST", {**dict.fromkeys(_MNIST_MODELS, EPOCHS), "irnn": EPOCHS_IRNN["psmnist"]})
 NSCIFAR10 = _images("Table 3, nsCIFAR10", paper_nscifar10, ("wrnn", "irnn"))
 
 HDS_TASKS = tuple(BINDING_TABLE_1)

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import time
 
 import chex
 import jax
@@ -31,7 +32,9 @@ def table(folder):
 def folder(tmp_path_factory):
     """A grid of two programs, trained; half of its members diverge."""
     folder = tmp_path_factory.mktemp("grid") / "grid"
+    start = time.perf_counter()
     assert run(copy.main, *SMALL, *GRID, "--logdir", folder) == 0
+    (folder.parent / "seconds").write_text(str(time.perf_counter() - start))
     return folder
 
 
@@ -44,6 +47,9 @@ def test_every_member_has_a_row(folder):
         assert (row["step"] == "10") == (row["status"] == "complete")
     lines = [json.loads(line) for line in (folder / "grid.jsonl").read_text().splitlines()]
     assert [str(line["member"]) for line in lines] == [row["member"] for row in rows]
+    of_members = [line["seconds"] for line in lines]  # Each its own: not all that passed, sixteen times.
+    assert min(of_members) > 0
+    assert sum(of_members) < float((folder.parent / "seconds").read_text())
     best, *others = sorted(lines, key=lambda line: line["rank"] or np.inf)
     assert all(best["test_loss"] <= other["test_loss"] for other in others if other["status"] == "complete")
 

@@ -190,6 +190,7 @@ def test_loss_and_metrics_by_hand():
     np.testing.assert_allclose(metrics["val_loss"], cross_entropy, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(metrics["val_acc"], correct)
     np.testing.assert_allclose(task.loss(jnp.asarray(logits), jnp.asarray(labels)), np.mean(cross_entropy), rtol=1e-5)
+    assert list(task.splits["train"].metrics(jnp.asarray(logits), jnp.asarray(labels))) == ["train_acc"]
     assert task.chance == {"val_loss": pytest.approx(np.log(10)), "val_acc": 0.1}
 
 

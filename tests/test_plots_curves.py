@@ -72,6 +72,15 @@ def test_baselines_are_dashed_and_in_view():
         assert texts(axis) == [f"remembering nothing: {text}"]
 
 
+def test_images_have_the_accuracy_in_training_beside_that_in_validation():
+    rows = [{"step": step, "val_acc": 0.5 + 0.1 * step, "train_acc": 0.6 + 0.1 * step} for step in (1, 2, 3)]
+    axis = training_curves({"wRNN": [rows]}, PANELS["psmnist"]).axes[1]
+    for key in ("val_acc", "train_acc"):
+        (line,) = by_gid(axis, key)
+        np.testing.assert_allclose(line.get_xydata(), [[row["step"], 100 * row[key]] for row in rows])
+    assert by_gid(axis, "train_acc")[0].get_linewidth() < by_gid(axis, "val_acc")[0].get_linewidth()
+
+
 def test_adding_shows_where_it_is_solved():
     rows = [{"step": 1, "test_mse": 0.2, "train_loss": 0.1}, {"step": 2, "test_mse": 1e-4, "train_loss": 1e-3}]
     figure = training_curves({"wRNN": [rows]}, PANELS["adding"], baselines={"test_mse": 0.167})

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.text import Text
 
 from helpers import by_gid, draw
-from wrnn_jax.analysis.plots import Point, adding_example, image_example, parameters_figure
+from wrnn_jax.analysis.plots import Point, Suite, adding_example, image_example, parameters_figure
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("no_open_figures")]
 
@@ -89,43 +89,40 @@ def test_image_refuses_what_does_not_fit():
             image_example(**good | bad)
 
 
-PUBLISHED = [
-    Point("iRNN", 68_000, 92.5),
-    Point("coRNN", 34_000, 96.6),
-    Point("Lipschitz RNN", 34_000, 96.3),
-    Point("LEM", 68_000, 96.6),
-    Point("wRNN (16c)", 47_000, 96.7),
-    Point("URLSTM", 4_500_000, 97.6),
-]
+SIZES = {
+    "psmnist": {
+        "wRNN (16c)": Suite([Point("n = 256", 49_946, 91.3), Point("n = 36", 8_122, 80.5)], [Point("", 47_000, 96.7)]),
+        "iRNN": Suite([Point("n = 81", 7_543, 30.0), Point("n = 256", 68_874, 22.4)], [Point("", 68_000, 92.5)]),
+    },
+    "smnist": {"iRNN": Suite([Point("n = 36", 1_774, 60.0)])},
+}
 
 
-def test_points_are_where_they_belong_and_ours_look_different():
-    ours = [Point("wRNN (16c)", 47_000, 95.0, "short run")]
-    figure = parameters_figure(PUBLISHED, ours)
-    draw(figure)
-    (axis,) = figure.axes
-    assert axis.get_xscale() == "log"
-    groups = {collection.get_label(): collection for collection in axis.collections}
-    assert set(groups) == {"published", "published, wRNN", "this library"}
-    assert [tuple(p) for p in groups["this library"].get_offsets()] == [(47_000, 95.0)]
-    assert [tuple(p) for p in groups["published, wRNN"].get_offsets()] == [(47_000, 96.7)]
-    assert len(groups["published"].get_offsets()) == 5
-    stars, circles = groups["this library"].get_paths()[0], groups["published"].get_paths()[0]
-    assert len(stars.vertices) != len(circles.vertices)
-    assert "wRNN (16c), short run" in [text.get_text() for text in axis.texts]
+def test_each_kind_is_a_line_through_its_sizes_and_what_is_printed_stands_alone():
+    figure = parameters_figure(SIZES)
+    permuted, sequential = figure.axes
+    for axis, task in ((permuted, "psmnist"), (sequential, "smnist")):
+        assert axis.get_xscale() == "log"
+        assert axis.get_ylabel() == f"{task} test accuracy (%)"
+        drawn = {line.get_gid(): line.get_xydata().tolist() for line in axis.lines}
+        expected = {kind: sorted([x, y] for _, x, y in suite.points) for kind, suite in SIZES[task].items()}
+        printed = {f"{kind}, printed": [[x, y] for _, x, y in suite.printed] for kind, suite in SIZES[task].items()}
+        assert drawn == expected | {gid: points for gid, points in printed.items() if points}
+        names = sorted(point.name for suite in SIZES[task].values() for point in suite.points)
+        assert sorted(text.get_text() for text in axis.texts) == names
+    (one,), (other,) = by_gid(permuted, "iRNN"), by_gid(sequential, "iRNN")
+    assert one.get_color() == other.get_color()
 
 
-@pytest.mark.parametrize("crowd", [1, 6])
-def test_names_cover_neither_each_other_nor_points(crowd):
-    figure = parameters_figure(
-        PUBLISHED, [Point("wRNN (16c)", 47_000 + 400 * n, 96.2, "3 seeds") for n in range(crowd)]
-    )
+def test_names_cover_neither_each_other_nor_points():
+    crowd = [Point(f"n = {n}, 1 epoch", 47_000 + 400 * n, 96.2 + 0.01 * n) for n in range(7)]
+    figure = parameters_figure({"psmnist": {"wRNN": Suite(crowd, [Point("", 47_000, 96.7)])}})
     figure.draw_without_rendering()
     (axis,) = figure.axes
     for text in axis.texts:
         text.get_window_extent()
     boxes = [Text.get_window_extent(text) for text in axis.texts]  # Without the lines to the points.
-    assert len(boxes) == 6 + crowd  # one name a point, those tried and left out are gone
+    assert len(boxes) == 7  # one name a point, those tried and left out are gone
     for index, box in enumerate(boxes):
         assert axis.bbox.count_contains(box.corners()) == 4
         assert box.count_overlaps(boxes[:index]) == 0
@@ -134,7 +131,8 @@ def test_names_cover_neither_each_other_nor_points(crowd):
 
 
 def test_parameters_refuse_nothing_and_no_parameters():
-    with pytest.raises(ValueError, match="published"):
-        parameters_figure([])
-    with pytest.raises(ValueError, match="iRNN: parameters"):
-        parameters_figure([Point("iRNN", 0, 90.0)])
+    for nothing in ({}, {"smnist": {}}, {"smnist": {"iRNN": Suite([])}}):
+        with pytest.raises(ValueError, match="tasks"):
+            parameters_figure(nothing)
+    with pytest.raises(ValueError, match="n = 36: parameters"):
+        parameters_figure({"smnist": {"iRNN": Suite([Point("n = 36", 0, 90.0)])}})

@@ -157,7 +157,8 @@ def test_eval_only_prints_the_summarys_numbers(runs, capsys):
     assert run(psmnist.main, *DIGITS, "--epochs", 3, "--logdir", runs / "psmnist", "--eval-only") == 0
     printed = json.loads(capsys.readouterr().out.splitlines()[-1])
     result = summary(runs / "psmnist")
-    assert printed == {key: result[key] for key in ("val_loss", "val_acc", "test_loss", "test_acc")} | {"step": 36}
+    metrics = ("val_loss", "val_acc", "test_loss", "test_acc", "train_acc")
+    assert printed == {key: result[key] for key in metrics} | {"step": 36}
 
 
 def test_figures_find_data_that_was_moved_and_curves_need_none(runs, tmp_path, capsys, monkeypatch):
@@ -232,7 +233,7 @@ def test_every_run_draws_its_task_training_and_waves(runs):
         ("curves", ["adding", "adding1"]),
         ("curves", ["smnist"]),
         ("example", ["nscifar10"]),
-        ("parameters", ["psmnist"]),
+        ("parameters", ["psmnist", "smnist"]),
         ("speeds", ["psmnist"]),
         ("training", ["psmnist"]),
     ],
@@ -260,7 +261,7 @@ def test_ring_is_an_animation(runs, tmp_path):
         ("{psmnist} {smnist} --figure speeds", "1 run directories for speeds"),
         ("{psmnist} {adding}", "runs of one task"),
         ("{adding} --figure training", "more than one checkpoint"),
-        ("{adding} --figure parameters", "runs of psmnist alone"),
+        ("{adding} --figure parameters", "runs of smnist and psmnist alone"),
         ("{adding} --figure spectra --channel 2", "--channel 2: must be 0 to 1"),
         ("{adding} --figure example --index 1000", "--index 1000: must be 0 to 999"),
         ("{psmnist}/figures", "config.json is unreadable"),

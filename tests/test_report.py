@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wrnn_jax.analysis import plots
+from wrnn_jax.cells import __all__ as cell_names
+from wrnn_jax.models import MODELS
 from wrnn_jax.report import build_report, numbers, published
 from wrnn_jax.report.groups import STATES, choose, grouped, misfits
 from wrnn_jax.report.papertables import PAPER_TABLES
-from wrnn_jax.report.pictures import curves
+from wrnn_jax.report.pictures import curves, parameters
 from wrnn_jax.report.runs import Run, find_runs
 from wrnn_jax.report.tables import NO_RUN, comparison, fill
 from wrnn_jax.training import fit
@@ -118,6 +120,52 @@ def test_what_others_published_has_the_papers_number_alone():
     assert row["test accuracy (%), ours"] == "–"
     assert row["notes"] == "published by others; not implemented here"
     assert cells(TABLES["nscifar10"], [], "LSTM")["notes"] == "published by others; here --model lstm"
+
+
+def test_what_is_called_not_implemented_is_not():
+    def letters(name):
+        return re.sub(r"[^a-z]", "", name.lower())
+
+    here = {letters(name) for name in [*MODELS, *cell_names]}
+    for table in PAPER_TABLES:
+        rows = comparison(fill(table, [])).rows
+        for row in rows:
+            if "not implemented here" in row[-1].text:
+                assert letters(row[0].text) not in here, row[0].text
+
+
+def test_parameters_stand_with_and_without_biases_beside_the_printed():
+    """What the papers print is without: 435k and 336k on nsCIFAR10; c·n·(D + O) + c²·f, and n·(n + D + O)."""
+    for name, n_hid, n_ch, printed, weights in (
+        ("wRNN (16c)", 256, 16, "435k", 16 * 256 * (96 + 10) + 16 * 16 * 3),
+        ("iRNN", 529, 1, "336k", 529 * (529 + 96 + 10)),
+    ):
+        (line,) = (line for line in TABLES["nscifar10"].lines if line.name == name)
+        params = weights + n_hid * n_ch + (n_ch if n_ch > 1 else n_hid) + 10
+        row = row_of_line(TABLES["nscifar10"], [run_of(line, params=params)], line)
+        assert row["parameters, paper"] == printed
+        assert row["parameters, ours"] == f"{params:,} ({weights:,})"
+        other = row_of_line(TABLES["nscifar10"], [run_of(line, params=params + 1)], line)
+        assert other["parameters, ours"] == f"{params + 1:,}"  # Not a network of this library.
+
+
+def test_the_figure_of_sizes_has_the_runs_of_its_table_and_what_is_printed_of_their_kinds(monkeypatch):
+    drawn = []
+
+    def parameters_figure(tasks):
+        drawn.append(tasks)
+        return matplotlib.figure.Figure()
+
+    monkeypatch.setattr(plots, "parameters_figure", parameters_figure)
+    table = TABLES["psmnist-sizes"]
+    lines = {(line.name, line.facts): line for line in table.lines}
+    small, usual = lines["wRNN (16c)", ("36",)], lines["wRNN (16c)", ("256",)]
+    runs = [run_of(small, "a", epochs_done=1.0), run_of(small, "b", epochs_done=1.0, seed=1, test_acc=0.625)]
+    assert not list(parameters(fill(table, [])))
+    (image,) = parameters(fill(table, [*runs, run_of(usual, "c")]))
+    assert image.file == "psmnist-sizes.png"
+    points = [("n = 36, short run", 1234, 75.0), ("n = 256", 1234, 87.5)]
+    assert drawn == [{"psMNIST": {"wRNN (16c)": (points, [("n = 256", 47_000, pytest.approx(96.7))])}}]
 
 
 @pytest.mark.parametrize("model", ["irnn", "irnn-shift", "srnn"])
@@ -342,7 +390,6 @@ def test_runs_are_found_at_any_depth_alone_and_unfinished(tmp_path):
     (tmp_path / "going/metrics.jsonl").write_text('{"step": 10}\n{"step": 20}\n{"ste')
     found = find_runs(tmp_path)
     assert [run.name for run in found.runs] == ["a/b/run", "results/copy.json", "sweep/members/m"]
-    assert [run.in_grid for run in found.runs] == [False, False, True]
     assert [(run.name, run.step) for run in found.unfinished] == [("going", 20)]
     assert found.skipped == ("results/bench.json", "results/cut.json")
     assert find_runs(tmp_path / "a/b/run").runs[0].summary == COPY

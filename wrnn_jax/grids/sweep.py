@@ -1,8 +1,10 @@
 """The members of a grid that are one program, trained to their ends, as :mod:`wrnn_jax.training.fit` trains one run."""
 
 import math
-from collections import deque
+import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -115,6 +117,9 @@ class _Training:
         )
         """The states of members that wait and have begun, by number."""
         self.recorders: dict[int, Recorder] = {}
+        self.shares: dict[int, float] = defaultdict(float)
+        """Each member's of the time so far, by number, in seconds: they add up to all of it."""
+        self._shared_until = time.perf_counter()
         self.checkpoints = Checkpoints(sweep.checkpoints, self.config.keep_checkpoints)
         self.unsaved = 0
         """Steps that members in training have made since the last checkpoint."""
@@ -173,10 +178,18 @@ class _Training:
         self.states = self.trainer.advance(self.states, self.hparams, until)
         step = self._step
         self.pace.advanced(int((step - before).max()))
+        self._share_time()
         self.unsaved += steps
         self.progress.called()
         for slot, job in self._jobs(self._taken):
             self.progress.reached(job.number, int(step[slot]))
+
+    def _share_time(self) -> None:
+        """The time since this was last done, among the members in training."""
+        now, members = time.perf_counter(), self._jobs(self._taken)
+        for _, job in members:
+            self.shares[job.number] += (now - self._shared_until) / len(members)
+        self._shared_until = now
 
     def _next_record(self, step: int) -> int:
         return min(next_multiple(step, self.config.log_interval), self.config.max_steps)
@@ -196,7 +209,8 @@ class _Training:
         # A last evaluation out of turn leaves no trace in the state: the run may go on some day.
         self.states = self.trainer.observe(self.states, self.hparams, evaluated, in_turn)
         self.states, losses = self.trainer.drain(self.states, due)
-        metrics = _by_slot(due, {"train_loss": losses, **evaluated})
+        of_training = self.trainer.evaluate(self.states, "train", due) if "train" in self.task.splits else {}
+        metrics = _by_slot(due, {"train_loss": losses, **of_training, **evaluated})
         for slot, job in self._jobs(due):
             if self.task.curriculum:
                 metrics[slot]["level"] = int(self.states.level[slot])
@@ -218,6 +232,7 @@ class _Training:
         if not statuses:
             return
         due = np.isin(np.arange(len(self.slots)), list(statuses))
+        self._share_time()
         picked = self.states
         if self.task.score:
             # The last parameters take part as well, whether or not an evaluation was due.
@@ -298,7 +313,8 @@ class _Training:
         hparams = stacked([job.config.hparams(epoch_steps) for job, _ in filled])
         self.hparams = jax.tree.map(lambda leaf: leaf.astype(np.float32), hparams)
         for job, state in begun:
-            self.recorders[job.number] = Recorder(job.directory, int(state.step))
+            own_time = partial(self.shares.__getitem__, job.number)
+            self.recorders[job.number] = Recorder(job.directory, int(state.step), own_time)
             self.progress.reached(job.number, int(state.step))
         return slots[len(staying) :]
 

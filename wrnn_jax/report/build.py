@@ -24,6 +24,7 @@ LEGEND = (
     "Ours is the mean over seeds, ± their standard deviation (n − 1) where there are two or more; where the best seed "
     "is shown as well, its column says so. A difference is "
     "ours − paper; losses, which span orders of magnitude, are divided: ours ÷ paper, below 1 where ours is lower.",
+    "Parameters of ours: all, and in brackets those that are no biases, which the papers' numbers mostly are.",
     "A line shows runs that have all it asks for: model, size, start, data. If several sets of runs do, it shows those "
     "that finished before those that did not, then the longest, then those with the most seeds, then the last by name. "
     "A result never decides. All other runs are listed below the table with the reason.",

@@ -94,7 +94,7 @@ def _row(run: Run, keys: Sequence[str], known: Mapping[str, str]) -> list[Cell]:
         Cell(_measured(summary, "steps"), "number"),
         Cell(str(summary.get("status", "unknown"))),
         *(Cell(_measured(summary, key), "number") for key in keys),
-        Cell(NONE if seconds is None else numbers.duration(seconds) + " with its grid" * run.in_grid, "number"),
+        Cell(NONE if seconds is None else numbers.duration(seconds), "number"),
         Cell(_settings(known) or NONE),
     ]
 

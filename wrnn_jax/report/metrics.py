@@ -5,6 +5,8 @@ from statistics import mean
 from typing import Any, NamedTuple
 
 from wrnn_jax.report import numbers
+from wrnn_jax.report.biases import without_biases
+from wrnn_jax.report.runs import Run
 
 NONE = "–"
 NOT_SOLVED = "not solved"
@@ -30,6 +32,8 @@ class Metric(NamedTuple):
     """Which of a seed's values counts where a table has several, see ``PaperTable.over``."""
     best: Callable[[Sequence[Any]], str] | None = None
     """What the best of the seeds has as text, in a column before all of them's; None: there is none."""
+    note: Callable[[Run], str] | None = None
+    """What stands in brackets behind ours, of the first of the seeds."""
 
 
 def _ratio(values: Sequence[float], paper: float) -> str:
@@ -64,6 +68,11 @@ def _angle_ratio(values: Sequence[float | None], paper: float | None) -> str:
     return _ratio(angles, paper) if angles and paper else NONE
 
 
+def _without(run: Run) -> str:
+    weights = without_biases(run.known)
+    return "" if weights in (None, run.known.get("params")) else f"{weights:,}"
+
+
 def _published_solved(value: int | None) -> str:
     return "never" if value is None else f"{value:,}"
 
@@ -86,7 +95,7 @@ ACCURACY = Metric(
     "ours − paper (points)",
     _points,
 )
-PARAMS = Metric("params", "parameters", numbers.count, numbers.thousands)
+PARAMS = Metric("params", "parameters", numbers.count, numbers.thousands, note=_without)
 LOSS = Metric("authors_loss", "loss ÷ 50", numbers.loss, numbers.published_loss, "ours ÷ paper", _ratio)
 RECALL = Metric(
     "recall", "recall (%)", numbers.percent, lambda share: f"{100 * share:g}", "ours − paper (points)", _points

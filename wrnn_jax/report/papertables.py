@@ -118,6 +118,37 @@ def _images(
     )
 
 
+def _sizes(task: str) -> PaperTable:
+    names = {"wrnn": "wRNN (16c)", "irnn": "iRNN"}
+    printed = {row.name: row for row in published.TABLE_2}
+    lines = [
+        Line(
+            names[model],
+            {**_MNIST[names[model]], "experiment": task, "n_hid": neurons},
+            {"test_acc": row.accuracy[task], "params": row.params} if neurons == row.units else {},
+            (str(neurons),),
+            figure=names[model],
+            label=f"n = {neurons}",
+            full=published.EPOCHS_IRNN.get(task, published.EPOCHS) if model == "irnn" else published.EPOCHS,
+        )
+        for model, sizes in published.SIZES.items()
+        for row in [printed[names[model]]]
+        for neurons in sizes
+    ]
+    return PaperTable(
+        f"{task}-sizes",
+        f"Wave-RNN, Fig. 7: accuracy against size, {task.replace('mnist', 'MNIST')}",
+        f"Test accuracy at the epoch of the best validation accuracy. Source: {PAPER}, Fig. 7; numbers from Table 2.",
+        task,
+        ("n",),
+        (ACCURACY, PARAMS),
+        tuple(lines),
+        scope={"dataset": ("mnist",), "model": tuple(published.SIZES)},
+        length="epochs_done",
+        notes=(published.SIZES_NOTE,),
+    )
+
+
 def _ablation() -> PaperTable:
     starts = {
         "wRNN": {**WAVE},
@@ -250,6 +281,8 @@ PAPER_TABLES = (
     _images(
         "psmnist", "Wave-RNN, Table 2, right: permuted sequential MNIST", "Table 2", published.TABLE_2, _MNIST, _PIXELS
     ),
+    _sizes("smnist"),
+    _sizes("psmnist"),
     _images("nscifar10", "Wave-RNN, Table 3: noisy sequential CIFAR-10", "Table 3", published.TABLE_3, _CIFAR10, _ROWS),
     _ablation(),
     _copy_480(),

@@ -5,6 +5,7 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from wrnn_jax import console
@@ -27,7 +28,7 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 def pictures(filling: Filling) -> Iterator[Image]:
     """All pictures of a table, best known first."""
     yield from curves(filling)
-    if filling.table.slug == "psmnist":
+    if filling.table.slug.endswith("-sizes"):
         yield from parameters(filling)
     yield from run_pictures(filling)
 
@@ -53,26 +54,41 @@ def curves(filling: Filling) -> Iterator[Image]:
 
 
 def parameters(filling: Filling) -> Iterator[Image]:
-    """Accuracy against the number of parameters, the paper's Fig. 7, with ours if there are any."""
+    """Accuracy against the number of parameters, as the paper's Fig. 7, of the sizes that were trained."""
     from wrnn_jax.analysis import plots
 
     table = filling.table
-    ours = [
-        plots.Point(filled.line.name, params[0], 100 * sum(values) / len(values), _note(filling, filled))
-        for filled in filling.lines
-        if filled.shown and (params := filled.shown.values("params"))[0]
-        for values in [filled.shown.values("test_acc")]
-    ]
-    if ours:
-        caption = f"Parameters against psMNIST accuracy, as in Fig. 7 of {published.PAPER}: stars are ours."
-        yield Image(f"{table.slug}-parameters.png", _png(plots.parameters_figure(published_points(), ours)), caption)
+    suites = {}
+    for kind in dict.fromkeys(filled.line.name for filled in filling.lines):
+        sizes = [filled for filled in filling.lines if filled.line.name == kind and filled.shown]
+        points = [plots.Point(_sized(filling, filled), *_parameters_and_accuracy(filled.shown)) for filled in sizes]
+        if points:
+            suites[kind] = plots.Suite(points, printed_points(table.experiment, kind))
+    if suites:
+        caption = f"Parameters against accuracy, as in Fig. 7 of {published.PAPER}; hollow: what its Table 2 prints."
+        yield Image(f"{table.slug}.png", _png(plots.parameters_figure({written(table.experiment): suites})), caption)
 
 
-def published_points() -> list["Point"]:
-    """What the paper's Fig. 7 shows: the models of Table 2, on psMNIST."""
+def printed_points(task: str, kind: str) -> list["Point"]:
+    """What the paper's Table 2 says of the networks that its Fig. 7 shows in other sizes: wRNN (16c), iRNN."""
     from wrnn_jax.analysis import plots
 
-    return [plots.Point(row.name, row.params, 100 * row.accuracy["psmnist"]) for row in published.TABLE_2]
+    rows = [row for row in published.TABLE_2 if row.name == kind]
+    return [plots.Point(f"n = {row.units}", row.params, 100 * row.accuracy[task]) for row in rows]
+
+
+def written(task: str) -> str:
+    """A task's name as the paper has it."""
+    return task.replace("mnist", "MNIST")
+
+
+def _parameters_and_accuracy(group: Group) -> tuple[float, float]:
+    return group.values("params")[0], 100 * mean(group.values("test_acc"))
+
+
+def _sized(filling: Filling, filled: Filled) -> str:
+    note = _note(filling, filled)
+    return f"{filled.line.label}, {note}" if note else filled.line.label
 
 
 def run_pictures(filling: Filling) -> Iterator[Image]:

@@ -49,8 +49,6 @@ class Run:
     """The fields of ``config.json`` that say how it was trained; empty for a summary that stands alone."""
     folder: Path | None = None
     """The run directory; None for a summary that stands alone."""
-    in_grid: bool = False
-    """Whether it is a member of a grid: its time is then that of all that trained beside it."""
 
     @property
     def known(self) -> dict[str, Any]:
@@ -135,8 +133,7 @@ def _read_directory(path: Path, root: Path) -> Run:
     require(is_config, "runs", str(path / CONFIG), "a run's config: sections of fields")
     # Not the section "run": where it is kept is no setting.
     flat = {field: value for name, section in config.items() if name != "run" for field, value in section.items()}
-    in_grid = (path / os.pardir / os.pardir / GRID).exists()
-    return Run(_name(path, root), summary, flat, path, in_grid)
+    return Run(_name(path, root), summary, flat, path)
 
 
 def _read_alone(file: Path, root: Path) -> Run | None:

@@ -183,6 +183,8 @@ def _ours(metric: Metric, filled: Filled) -> list[Cell]:
     end = f" ({group.state})" if metric.compare and group.state != FINISHED else ""
     if not _is_known(metric, group):
         return [Cell(f"unknown{end}", "missing")] * len(forms)
+    note = metric.note(group.runs[0]) if metric.note else ""
+    end = f" ({note}){end}" if note else end
     return [Cell(form(group.values(metric.key, metric.of_seed)) + end, "ours") for form in forms]
 
 

@@ -52,7 +52,7 @@ class Curriculum(NamedTuple):
 
 
 class Split(NamedTuple):
-    """Sequences to evaluate on, never trained on.
+    """Sequences to evaluate on; all but those of ``"train"`` are never trained on.
 
     ==============================  ==========================================================
     ``examples(source, indices)``   indices ``(B,)`` from 0 to size − 1
@@ -83,7 +83,8 @@ class Task(NamedTuple):
     batch: Callable[[Source, Key, Progress, int], tuple[Array, Any]]
     loss: Callable[[Array, Any], Array]
     splits: Mapping[str, Split]
-    """``"test"``; and ``"val"`` where validation picks the parameters, on which alone the test set is then read."""
+    """``"test"``; ``"val"`` where validation picks the parameters, on which alone the test set is then read; and
+    ``"train"``, a sample of the training set, where the course of training is measured on that too."""
     monitor: str
     """The loss that is watched in the course of training, a metric of ``"val"``, or of ``"test"`` where there is no
     validation."""

@@ -130,7 +130,8 @@ def _image_task(
     """Classification, read from the last step, of what ``sequences(fixed, pixels)`` makes of images.
 
     Pixels ``(B, H, W, colours)`` are 0 … 1 there; they are stored as uint8. Loss: cross-entropy in nats. Metrics of
-    the validation and the test split: ``val_loss``, ``val_acc``, ``test_loss``, ``test_acc``.
+    the validation and the test split: ``val_loss``, ``val_acc``, ``test_loss``, ``test_acc``; of as many training
+    images as validate: ``train_acc``.
     """
     order = np.random.default_rng(SPLIT_SEED).permutation(len(images.train_images))
     of_training, of_validation = np.split(order, [-VALIDATION_SIZES[config.dataset]])
@@ -155,9 +156,14 @@ def _image_task(
     def split(part: str) -> Split:
         def metrics(outputs: Array, targets: Array) -> dict[str, Array]:
             correct = jnp.argmax(outputs, axis=-1) == targets
-            return {f"{part}_loss": cross_entropy(outputs, targets), f"{part}_acc": correct.astype(jnp.float32)}
+            values = {f"{part}_loss": cross_entropy(outputs, targets), f"{part}_acc": correct.astype(jnp.float32)}
+            if part == "train":
+                del values["train_loss"]  # That is the mean over the batches of training.
+            return values
 
-        return Split(len(data[part][1]), lambda source, indices: examples(source, part, indices), metrics)
+        # The order of the training images is random, so that the first of them are a sample.
+        size = len(data["val" if part == "train" else part][1])
+        return Split(size, lambda source, indices: examples(source, part, indices), metrics)
 
     return Task(
         input_size=input_size,
@@ -165,7 +171,7 @@ def _image_task(
         outputs="last",
         batch=batch,
         loss=lambda outputs, targets: cross_entropy(outputs, targets).mean(),
-        splits={"val": split("val"), "test": split("test")},
+        splits={"val": split("val"), "test": split("test"), "train": split("train")},
         monitor="val_loss",
         chance=chance(images.classes),
         score="val_acc",

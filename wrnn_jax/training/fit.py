@@ -88,7 +88,8 @@ def fit(trainer: Trainer, task: Task, config: TrainConfig, directory: RunDirecto
                 if step % config.log_interval == 0:
                     state = trainer.observe(state, hparams, metrics)
                 state, train_loss = trainer.drain(state)
-                metrics = {"train_loss": float(train_loss), **_floats(metrics)}
+                of_training = trainer.evaluate(state, "train") if "train" in task.splits else {}
+                metrics = {"train_loss": float(train_loss), **_floats(of_training), **_floats(metrics)}
                 if task.curriculum:
                     metrics["level"] = int(state.level)
                 recorder.record(step, metrics, pace.steps_per_second)

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 
 from wrnn_jax.training.rundir import RunDirectory
@@ -14,15 +14,21 @@ SECONDS_A_CALL = 1.0
 class Recorder:
     """Writes a run's records from ``step`` on: metrics and TensorBoard events.
 
+    Args:
+      directory: the run's.
+      step: where it stands; later records are dropped.
+      clock: tells the seconds that were spent on it, from any beginning.
+
     Raises:
       OSError: if the records cannot be written.
     """
 
-    def __init__(self, directory: RunDirectory, step: int):
+    def __init__(self, directory: RunDirectory, step: int, clock: Callable[[], float] = time.perf_counter):
         directory.rewind(step)
         rows = directory.metrics()
         self._directory = directory
-        self._start = time.perf_counter() - (rows[-1].get("seconds") or 0.0 if rows else 0.0)
+        self._clock = clock
+        self._start = clock() - (rows[-1].get("seconds") or 0.0 if rows else 0.0)
         self._first_step = step
 
     @cached_property
@@ -36,7 +42,7 @@ class Recorder:
     @property
     def seconds(self) -> float:
         """Time since the run began, that of the processes it resumes included up to their last record."""
-        return time.perf_counter() - self._start
+        return self._clock() - self._start
 
     def record(self, step: int, metrics: Mapping[str, float], steps_per_second: float | None) -> None:
         """A row of metrics, written and drawn."""

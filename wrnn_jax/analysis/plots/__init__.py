@@ -35,7 +35,7 @@ from wrnn_jax.analysis.plots.gradients import gradient_figure
 from wrnn_jax.analysis.plots.heatmap import grid_heatmap
 from wrnn_jax.analysis.plots.horizon import accuracy_by_step
 from wrnn_jax.analysis.plots.memories import variables_animation, variables_wave
-from wrnn_jax.analysis.plots.parameters import Point, parameters_figure
+from wrnn_jax.analysis.plots.parameters import Point, Suite, parameters_figure
 from wrnn_jax.analysis.plots.ring import ring_animation
 from wrnn_jax.analysis.plots.series import series_example
 from wrnn_jax.analysis.plots.spectra import spectrum_figure, speeds_figure
@@ -47,6 +47,7 @@ __all__ = [
     "PANELS",
     "Panel",
     "Point",
+    "Suite",
     "accuracy_by_step",
     "adding_example",
     "bump_figure",

@@ -33,7 +33,7 @@ class Panel(NamedTuple):
     scale: float = 1.0
     """Rows' values are drawn times this: 100 makes a share a percentage, on an axis from 0 to 100."""
     thin: str | None = None
-    """The key of the training loss, drawn as a thin line where a label has one run alone."""
+    """The key of the same in training, drawn as a thin line where a label has one run alone."""
     chance: str = "chance"
     """The name of the dashed line at the metric's baseline."""
     solved: float | None = None
@@ -42,7 +42,7 @@ class Panel(NamedTuple):
 
 _IMAGES = (
     Panel("val_loss", "cross-entropy\n(nats, log scale)", log=True, thin="train_loss", chance="guessing"),
-    Panel("val_acc", "accuracy (%)", scale=100, chance="guessing"),
+    Panel("val_acc", "accuracy (%)", scale=100, thin="train_acc", chance="guessing"),
 )
 PANELS: Mapping[str, tuple[Panel, ...]] = {
     "copy": (
@@ -86,7 +86,7 @@ def training_curves(
 ) -> Figure:
     """Measurements over training, a panel below the other, as in the paper's Figs. 3, 5, 6 and 8.
 
-    One run of a label is a line, with the training loss as a thin one beside it. Several, which differ in their
+    One run of a label is a line, with what training had as a thin one beside it. Several, which differ in their
     seed, are their arithmetic mean as a line and their range, least to greatest, as a band. Both are
     drawn **only at the steps where all runs of the label have the measurement**: nothing is interpolated, and
     where the first of them stops the line stops.
@@ -137,7 +137,7 @@ def _draw_runs(axis: Axes, seeds: Sequence[Sequence[Row]], panel: Panel, unit: f
     """All runs of one label."""
     if panel.thin and len(seeds) == 1:
         steps, values = _shared(seeds, panel.thin)
-        _line(axis, steps / unit, values[0], gid=panel.thin, color=color, linewidth=THIN, alpha=0.7)
+        _line(axis, steps / unit, panel.scale * values[0], gid=panel.thin, color=color, linewidth=THIN, alpha=0.7)
     steps, values = _shared(seeds, panel.metric)
     values = panel.scale * values
     if len(seeds) > 1:
