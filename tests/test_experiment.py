@@ -191,13 +191,6 @@ def test_eval_only_needs_a_run(capsys, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-def test_resume_begins_a_run_that_was_not_begun(tmp_path):
-    """One line of a job script then does for the first start and for every later one."""
-    for steps in (5, 10):
-        assert run("--max-steps", steps, "--log-interval", 5, "--logdir", tmp_path / "r", "--resume") == 0
-    assert [row["step"] for row in rows(tmp_path / "r")] == [5, 10]
-
-
 def test_a_folder_with_other_files_is_not_taken_for_a_run(capsys, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     assert "other files" in refusal(capsys, "--logdir", tmp_path)
@@ -214,12 +207,13 @@ def test_resuming_equals_going_through(done, tmp_path):
     assert [row["step"] for row in rows(tmp_path / "r")] == [10, 17, 20, 30]
 
 
-def test_a_run_may_go_on_with_another_backend(tmp_path):
+def test_resume_begins_a_run_that_was_not_begun_and_may_go_on_with_another_backend(tmp_path):
+    """One line of a job script then does for the first start and for every later one."""
     for backend, steps in (("fused", 5), ("scan", 10)):
-        flags = ("--backend", backend, "--max-steps", steps, "--log-interval", 5, "--logdir", tmp_path, "--resume")
-        assert run(*flags) == 0
-        assert json.loads((tmp_path / "config.json").read_text())["config"]["model"]["backend"] == backend
-    assert [row["step"] for row in rows(tmp_path)] == [5, 10]
+        flags = ("--backend", backend, "--max-steps", steps, "--log-interval", 5, "--resume")
+        assert run(*flags, "--logdir", tmp_path / "r") == 0
+        assert json.loads((tmp_path / "r" / "config.json").read_text())["config"]["model"]["backend"] == backend
+    assert [row["step"] for row in rows(tmp_path / "r")] == [5, 10]
 
 
 @pytest.mark.parametrize(
@@ -261,34 +255,30 @@ def test_a_run_of_another_experiment_is_refused(done, capsys, tmp_path):
     assert "a run of copy: it holds one of adding" in refusal(capsys, "--logdir", folder, "--resume")
 
 
-def test_resuming_drops_records_of_steps_that_are_done_again(tmp_path):
-    flags = ("--log-interval", 5, "--checkpoint-interval", 10, "--logdir", tmp_path / "r")
-    assert run("--max-steps", 10, *flags) == 0
-    with (tmp_path / "r" / "metrics.jsonl").open("a") as file:  # As a run killed at step 17 would leave it.
-        file.write(json.dumps(rows(tmp_path / "r")[-1] | {"step": 15}) + '\n{"step": 1')
-    assert run("--max-steps", 20, *flags, "--resume") == 0
-    assert [row["step"] for row in rows(tmp_path / "r")] == [5, 10, 15, 20]
+def test_resuming_drops_records_of_steps_that_are_done_again(done, tmp_path):
+    shutil.copytree(done, tmp_path / "r")
+    with (tmp_path / "r" / "metrics.jsonl").open("a") as file:  # As a run killed at step 37 would leave it.
+        file.write(json.dumps(rows(tmp_path / "r")[-1] | {"step": 35}) + '\n{"step": 3')
+    assert run("--max-steps", 40, "--log-interval", 10, "--logdir", tmp_path / "r", "--resume") == 0
+    assert [row["step"] for row in rows(tmp_path / "r")] == [10, 20, 30, 40]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_damaged_newest_checkpoint_is_said_and_passed_over(capsys, tmp_path):
-    flags = ("--log-interval", 5, "--checkpoint-interval", 10, "--logdir", tmp_path / "r")
-    assert run("--max-steps", 20, *flags) == 0
-    expected = final_state(tmp_path / "r")
-    for path in (tmp_path / "r" / "checkpoints" / "20").rglob("*"):
+def test_a_damaged_newest_checkpoint_is_said_and_passed_over(done, capsys, tmp_path):
+    shutil.copytree(done, tmp_path / "r")
+    for path in (tmp_path / "r" / "checkpoints" / "30").rglob("*"):
         if path.is_file():
             path.write_bytes(path.read_bytes()[:7])
-    assert run("--max-steps", 20, *flags, "--resume") == 0
-    assert "checkpoint 20 is unreadable" in capsys.readouterr().err
-    chex.assert_trees_all_equal(final_state(tmp_path / "r"), expected)
+    assert run("--max-steps", 30, "--log-interval", 10, "--logdir", tmp_path / "r", "--resume") == 0
+    assert "checkpoint 30 is unreadable" in capsys.readouterr().err
+    chex.assert_trees_all_equal(final_state(tmp_path / "r"), final_state(done))
 
 
-def test_resuming_a_finished_run_does_nothing_more(tmp_path, capsys):
-    assert run("--max-steps", 10, "--logdir", tmp_path / "r") == 0
-    before = final_state(tmp_path / "r")
-    assert run("--max-steps", 10, "--logdir", tmp_path / "r", "--resume") == 0
-    assert "all 10 steps done" in capsys.readouterr().out
-    chex.assert_trees_all_equal(final_state(tmp_path / "r"), before)
+def test_resuming_a_finished_run_does_nothing_more(done, tmp_path, capsys):
+    shutil.copytree(done, tmp_path / "r")
+    assert run("--max-steps", 30, "--log-interval", 10, "--logdir", tmp_path / "r", "--resume") == 0
+    assert "all 30 steps done" in capsys.readouterr().out
+    chex.assert_trees_all_equal(final_state(tmp_path / "r"), final_state(done))
 
 
 def test_stop_below_ends_at_the_first_evaluation_below(tmp_path, capsys):
