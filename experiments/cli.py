@@ -120,9 +120,18 @@ def _code(program: str, config_type: type, act: Callable, arguments: list[str], 
     except FloatingPointError as error:
         console.note(f"error: {error} (as JAX is told to look for, by JAX_DEBUG_NANS)")
         return FAILURE
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Exception) as error:
+        if not _is_interrupt(error):
+            raise
         console.note("\ninterrupted; what is saved is whole, and the same command with --resume goes on from there")
         return start.INTERRUPTED
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether it is Ctrl-C, or what came of it: amid an import it may come out as another error."""
+    return error is not None and (
+        isinstance(error, KeyboardInterrupt) or _is_interrupt(error.__cause__ or error.__context__)
+    )
 
 
 def printed() -> int:

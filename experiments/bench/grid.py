@@ -8,16 +8,21 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from experiments import copy
 from experiments.bench import report
 from experiments.bench.race import Contender, race
 from experiments.devices import prepare_jax
+from experiments.experiment import RunConfig
 from experiments.kernels import shards_of_batch
+from experiments.room import require_possible
 from wrnn_jax import models
+from wrnn_jax.models import ModelConfig
 from wrnn_jax.tasks import CopyConfig, copy_task
+from wrnn_jax.training.config import TrainConfig
 from wrnn_jax.training.loop import Trainer, make_trainer
 from wrnn_jax.training.members import How
 from wrnn_jax.training.optimizer import Hparams
-from wrnn_jax.validation import require_integer
+from wrnn_jax.validation import require, require_integer
 
 BATCH = 128
 
@@ -38,16 +43,18 @@ class GridConfig:
     """Folder for grid.json and grid.md."""
 
     def __post_init__(self):
-        for T in self.T:
-            require_integer("T", T, at_least=0)
-        for members in self.members:
-            require_integer("members", members, at_least=1)
+        for field, values, least in (("T", self.T, 0), ("members", self.members, 1)):
+            require(len(values) > 0, field, "", "one or more numbers")
+            for value in values:
+                require_integer(field, value, at_least=least)
         require_integer("steps", self.steps, at_least=1)
         require_integer("rounds", self.rounds, at_least=1)
 
 
 def run(config: GridConfig) -> int:
     rows, found = [], []
+    for T in config.T:
+        require_possible(copy.Config(CopyConfig(T=T), ModelConfig(), TrainConfig(), RunConfig()), BATCH)
     for T in config.T:
         for members in config.members:
             work = (T, members, config.steps)
@@ -72,7 +79,7 @@ def _trainer(T: int, members: int | None, how: How = "auto") -> Trainer:
     """As an experiment makes it; of a single run where ``members`` is None."""
     prepare_jax()
     task = copy_task(CopyConfig(T=T))
-    config = models.with_backend_chosen(models.ModelConfig(), task.input_size, task.outputs, BATCH)
+    config = models.with_backend_chosen(ModelConfig(), task.input_size, task.outputs, BATCH)
     model = models.build(config, task.input_size, task.output_size, task.outputs)
     shards = shards_of_batch(config.backend, BATCH, members or 1, how)
     return make_trainer(model, task, BATCH, members=members, how=how, shards=shards)

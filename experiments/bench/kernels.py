@@ -6,7 +6,7 @@ from pathlib import Path
 from experiments.bench import jax_step, report
 from experiments.bench.race import Contender, race
 from experiments.bench.workloads import WORKLOADS, Workload
-from wrnn_jax.validation import require_choice, require_integer
+from wrnn_jax.validation import require, require_choice, require_integer
 
 YARDSTICKS = ("PyTorch loop", "PyTorch loop, one thread")
 """The faster of them is what ratios are to: on a busy machine PyTorch's threads wait for one another."""
@@ -24,6 +24,7 @@ class KernelsConfig:
     """Folder for kernels.json and kernels.md."""
 
     def __post_init__(self):
+        require(len(self.workloads) > 0, "workloads", "", "one or more of " + ", ".join(WORKLOADS))
         for letter in self.workloads:
             require_choice("workloads", letter, WORKLOADS)
         require_integer("rounds", self.rounds, at_least=1)

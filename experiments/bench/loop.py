@@ -15,6 +15,7 @@ from experiments.bench.race import Contender, race
 from experiments.bench.workloads import WORKLOADS
 from experiments.devices import prepare_jax
 from experiments.experiment import RunConfig
+from experiments.room import require_possible
 from wrnn_jax import models
 from wrnn_jax.models import ModelConfig
 from wrnn_jax.tasks import CopyConfig, Task, copy_task
@@ -49,6 +50,7 @@ class LoopConfig:
 
 
 def run(config: LoopConfig) -> int:
+    require_possible(copy.Config(CopyConfig(config.T), ModelConfig(), TrainConfig(), RunConfig()), TrainConfig().batch)
     pair = [
         Contender("bare steps", bare_steps, (config.T, config.steps), alike=False),
         Contender("chunk", chunk, (config.T, config.steps), alike=False),

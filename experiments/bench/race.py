@@ -1,11 +1,13 @@
 """Contenders timed side by side: each in a process of its own, in turns, so that a noisy machine hurts all alike."""
 
+import contextlib
 import multiprocessing
 import resource
+import signal
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from wrnn_jax import console
@@ -60,7 +62,8 @@ def race(contenders: Sequence[Contender], rounds: int) -> dict[str, Result]:
             here, there = context.Pipe()
             process = context.Process(target=_serve, args=(there, contender.make, contender.arguments), daemon=True)
             started = time.perf_counter()
-            process.start()
+            with _deaf():
+                process.start()
             there.close()
             racer = _Racer(contender, process, here)
             if racer.turn():
@@ -78,6 +81,20 @@ def race(contenders: Sequence[Contender], rounds: int) -> dict[str, Result]:
     finally:
         for racer in racing.values():
             racer.process.kill()
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Who is started within it does not hear Ctrl-C, which a terminal sends to all: each would answer for itself."""
+    try:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except ValueError:  # Only the main thread has a say in this.
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class _Racer:

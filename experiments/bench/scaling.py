@@ -9,7 +9,7 @@ from experiments.bench import jax_step, report
 from experiments.bench.race import Contender, race
 from experiments.bench.workloads import Workload
 from wrnn_jax.analysis.plots.style import COLORS
-from wrnn_jax.validation import require_choice, require_integer
+from wrnn_jax.validation import require, require_choice, require_integer
 
 BASE = Workload("", 300, 6, 100, 10, 10, "last", 300, batch=8)
 LONG = (100, 1_000, 10_000, 100_000)
@@ -38,6 +38,7 @@ class ScalingConfig:
     """Folder for scaling.json, scaling.md and scaling.png."""
 
     def __post_init__(self):
+        require(len(self.sweeps) > 0, "sweeps", "", "one or more of " + ", ".join(SWEEPS))
         for sweep in self.sweeps:
             require_choice("sweeps", sweep, SWEEPS)
         require_integer("longest", self.longest, at_least=LONG[0])
