@@ -37,7 +37,7 @@ from wrnn_jax.validation import InvalidValue
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 ROOT = Path(__file__).parents[1]
-SECONDS = 30
+SECONDS = 120
 """After which a line counts as one that hangs."""
 LONGEST = 2000
 """Characters that a refusal may have."""
@@ -267,8 +267,8 @@ def tried(name, count, work, home):
         end, what = ending(MAINS[name], line)
         endings[end] += 1
         left = [path.name for path in work.iterdir()]
-        assert end in ("done", "said", "refused"), (name, line, end)
-        assert end != "refused" or not left, (name, line, "leaves", left)
+        assert end in ("done", "said", "refused"), f"{name} {line}: {end}"
+        assert end != "refused" or not left, f"{name} {line} leaves {left}"
         asked += [what] if what else []
         for folder in left:
             shutil.rmtree(work / folder)
