@@ -1,6 +1,7 @@
 """The ablation on the copy task, Table 4: python -m experiments.ablation --rows wrnn irnn --T 0 10"""
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 from experiments import cli, copy, presets
@@ -49,9 +50,9 @@ class Config:
                 require_choice(field, str(value), allowed)
         require_integer("seeds", self.seeds, at_least=1, at_most=LIMIT)
 
-    def configs(self) -> list[copy.Config]:
+    def configs(self) -> Iterator[copy.Config]:
         """One for each run."""
-        return [self._config(row, T, seed) for T in self.T for row in self.rows for seed in range(self.seeds)]
+        return (self._config(row, T, seed) for T in self.T for row in self.rows for seed in range(self.seeds))
 
     def _config(self, row: str, T: int, seed: int) -> copy.Config:
         given = copy.Config(CopyConfig(T=T), ModelConfig(backend=self.backend), TrainConfig(), RunConfig())

@@ -308,7 +308,8 @@ def test_a_hostile_line_is_refused_in_one_line_or_can_be_done(name, undone, tmp_
 
 def size_of_a_step(trainer, task, train):
     """B·T·D of a batch."""
-    inputs, _ = jax.eval_shape(lambda: task.batch(task.source, jax.random.key(0), at_step(0), train.batch))
+    source = task.source._replace(fixed=dict(task.source.fixed))
+    inputs, _ = jax.eval_shape(lambda source: task.batch(source, jax.random.key(0), at_step(0), train.batch), source)
     return inputs.size
 
 
