@@ -62,10 +62,11 @@ class Hosts:
             or None if that is missing.
           HostsError: as :meth:`gather`.
         """
-        encoded = np.frombuffer(text.encode(), np.uint8)
+        encoded = np.frombuffer(text.encode("utf-8", "surrogateescape"), np.uint8)
         sizes = self.gather(np.int64(encoded.size))
         rows = self.gather(np.pad(encoded, (0, sizes.max() - encoded.size)))
-        first, *others = (row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True))
+        texts = (row[:size].tobytes() for row, size in zip(rows, sizes, strict=True))
+        first, *others = (text.decode("utf-8", "surrogateescape") for text in texts)
         if any(other != first for other in others):
             # The first to leave takes the line with it: by then all have to know what the others have.
             with contextlib.suppress(HostsError):
