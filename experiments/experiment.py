@@ -1,5 +1,6 @@
 """An experiment: a task as flags, and one run of it, trained into a run directory."""
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -27,8 +28,9 @@ from wrnn_jax.training.loop import Trainer, make_trainer
 from wrnn_jax.training.optimizer import PLATEAUS
 from wrnn_jax.training.rundir import UNCHANGING, RunDirectory, device
 from wrnn_jax.training.state import TrainState
+from wrnn_jax.training.stored import read_summary
 from wrnn_jax.typing import Array, Params
-from wrnn_jax.validation import require, require_integer
+from wrnn_jax.validation import InvalidValue, require, require_integer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -336,6 +338,10 @@ def restore(trainer: Trainer, seed: int, path: Path) -> TrainState:
     for note in notes:
         console.note(note)
     require(state is not None, "logdir", str(path), allowed)
+    with contextlib.suppress(InvalidValue):  # One that has not ended has none.
+        ended, step = read_summary(path)["steps"], int(state.step)
+        if step < ended:
+            console.note(f"{path}: it ended at step {ended}, of which there is no checkpoint: this is of step {step}")
     return trainer.place(state)
 
 

@@ -241,7 +241,8 @@ ACTIONS = {
     },
     "kept": {"curves": drawn(""), "report": reported},
     "grid": {"resume": partial(trained, GRID), "curves": drawn(*MEMBERS), "report": reported},
-    "begun": {"resume": partial(trained, GRID), "curves": drawn(*MEMBERS), "report": reported},
+    # Of a member under way nobody but a resumed grid knows how many rows it has.
+    "begun": {"resume": partial(trained, GRID), "report": reported},
 }
 """By home: a run, one that a table of the report shows, a grid, and a grid that was interrupted."""
 
@@ -406,4 +407,4 @@ def test_some_damage_is_survived_said_or_refused(watch):
 @pytest.mark.slow
 def test_damage_is_survived_said_or_refused(watch):
     """So many as WRNN_JAX_DAMAGE says, 0 for all."""
-    watch(ACTIONS, int(os.environ.get("WRNN_JAX_DAMAGE", 500)))
+    watch(ACTIONS, int(os.environ.get("WRNN_JAX_DAMAGE", 300)))

@@ -6,8 +6,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from statistics import mean
 from typing import Any, NamedTuple
 
-from wrnn_jax.report.runs import METRICS, Run
+from wrnn_jax.report.runs import Run
 from wrnn_jax.training.rundir import UNCHANGING
+from wrnn_jax.training.stored import MEASUREMENTS
 
 FINISHED, INTERRUPTED, DIVERGED = "finished", "interrupted", "diverged"
 STATES = {
@@ -20,7 +21,7 @@ STATES = {
 }
 """What a run's ``status`` means for a table."""
 MEASURED = {
-    *METRICS, "seed", "status", "solved_step", "best_step", "steps", "epochs_done", "params", "seconds",
+    *MEASUREMENTS, "seed", "status", "solved_step", "best_step", "steps", "epochs_done", "params", "seconds",
     "steps_per_second", "device", "experiment", "level", "eigenvalues_kept", "eigenvalues_theory",
     "spectral_radius", "linear_mse",
 }  # fmt: skip

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from wrnn_jax import console
-from wrnn_jax.jsonfiles import DamagedFile, is_number, read_object
-from wrnn_jax.training.stored import read_metrics
+from wrnn_jax.jsonfiles import DamagedFile, read_object
+from wrnn_jax.training.stored import read_metrics, require_numbers
 from wrnn_jax.validation import InvalidValue, require
 
 SUMMARY, CONFIG, GRID = "summary.json", "config.json", "grid.json"
@@ -16,25 +16,6 @@ PARTS = ("checkpoints", "figures", "tensorboard")
 """Folders of a run directory, in which no other run is looked for."""
 MARKS = {"experiment", "model", "status"}
 """Keys by which a JSON file that stands alone is known as a run's summary."""
-NUMBERS = (
-    "T",
-    "steps",
-    "max_steps",
-    "epochs",
-    "epochs_done",
-    "params",
-    "seconds",
-    "lr",
-    "grad_clip",
-    "seed",
-    "solved_step",
-    "n_hid",
-    "n_ch",
-    "horizon",
-    "weight_decay",
-    "loss_divisor",
-)
-METRICS = ("test_loss", "authors_loss", "recall", "test_mse", "test_acc", "angle_error", "val_acc", "val_loss")
 
 
 @dataclass(frozen=True)
@@ -162,11 +143,10 @@ def _check(summary: Mapping[str, Any], file: Path) -> None:
     for key in ("status", "model", "device"):
         value = summary.get(key)
         require(isinstance(value, str | None), "runs", str(file), f"a run's summary: {key} = {value!r} is no word")
-    for key in NUMBERS + METRICS:
-        value = summary.get(key)
-        require(
-            value is None or is_number(value), "runs", str(file), f"a run's summary: {key} = {value!r} is no number"
-        )
+    try:
+        require_numbers(summary)
+    except DamagedFile as error:
+        raise InvalidValue("runs", str(file), f"a run's summary: {error}") from error
 
 
 def _name(path: Path, root: Path) -> str:

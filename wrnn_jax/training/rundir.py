@@ -118,7 +118,7 @@ class RunDirectory:
         """
         found = rows_of(self.path)
         before = self._recorded if self._recorded <= step else 0
-        note_damage(self.path, found, max(before, last_record(step, self._stored)))
+        note_damage(self.path, found, max(before, last_record(step, self._stored or self._about)))
         file = self.path / METRICS
         if len(found.damage) > found.cut:
             names = (file.with_name(f"{METRICS}.damaged-{number}") for number in itertools.count(1))

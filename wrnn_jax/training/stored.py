@@ -7,10 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from wrnn_jax import console
-from wrnn_jax.jsonfiles import DamagedFile, Rows, read_object, read_rows
+from wrnn_jax.jsonfiles import LONGEST, DamagedFile, Rows, is_number, read_object, read_rows
 from wrnn_jax.validation import InvalidValue
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
+MEASUREMENTS = ("test_loss", "authors_loss", "recall", "test_mse", "test_acc", "angle_error", "val_acc", "val_loss")
+NUMBERS = (
+    *("T", "steps", "max_steps", "epochs", "epochs_done", "params", "seconds", "lr", "grad_clip", "seed"),
+    *("solved_step", "n_hid", "n_ch", "horizon", "weight_decay", "loss_divisor"),
+    *MEASUREMENTS,
+)
+"""Fields of a summary that are numbers."""
 SOLVED = "solved"
 BELOW = "below the loss asked for"
 STALLED = "out of patience"
@@ -50,9 +57,25 @@ def read_summary(path: Path) -> dict[str, Any]:
       InvalidValue: if there is none, or it cannot be read.
     """
     try:
-        return read_object(path / SUMMARY, keys=("status", "steps"))
+        summary = read_object(path / SUMMARY, keys=("status", "steps"))
+        require_numbers(summary)
+        if not (isinstance(summary["steps"], int) and summary["steps"] >= 0):
+            raise DamagedFile(f"steps = {summary['steps']!r} is no number of steps"[:LONGEST])
     except (OSError, DamagedFile) as error:
         raise InvalidValue("runs", str(path), f"a run that has ended: its {SUMMARY} is unreadable ({error})") from error
+    return summary
+
+
+def require_numbers(summary: Mapping[str, Any]) -> None:
+    """What is a number in a run's summary is one, or None where it is not finite or unknown.
+
+    Raises:
+      DamagedFile: naming the first that is not.
+    """
+    for key in NUMBERS:
+        value = summary.get(key)
+        if value is not None and not is_number(value):
+            raise DamagedFile(f"{key} = {value!r} is no number"[:LONGEST])
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
