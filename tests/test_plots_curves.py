@@ -112,7 +112,7 @@ seeds = st.lists(
 )
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(curves=seeds)
 def test_seeds_are_mean_and_range_where_all_have_a_value(curves):
     runs = [[{"step": step, "test_loss": value} for step, value in curve.items()] for curve in curves]

@@ -93,7 +93,6 @@ def test_spectrum_lies_on_the_dashed_line(velocity):
 def test_models_stand_side_by_side_and_noise_has_no_wave():
     noise = np.random.default_rng(0).normal(size=(40, 24))
     figure = spectrum_figure({"wave": pulse(-1), "noise": noise})
-    draw(figure)
     _, of_noise, _, noise_spectrum = figure.axes[:4]
     assert noise_spectrum.get_title() == "no wave"
     assert not by_gid(of_noise, "guide")
