@@ -162,7 +162,7 @@ def _flag(name: str, value: Any) -> list[str]:
 
 def spelled(value: Any) -> str:
     """A setting as it stands behind ``--grid.NAME``."""
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return ",".join(map(str, value)) + "," * (len(value) == 1) if isinstance(value, tuple) else str(value)
 
 
 class _CommandLine(NamedTuple):

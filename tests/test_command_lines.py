@@ -366,6 +366,7 @@ def test_a_line_is_parsed_once_and_with_a_preset_twice(monkeypatch):
         ("scaling", "scaling --sweeps", "--sweeps : must be one or more of T, T, identity, neurons, channels, batch"),
         ("smnist", "--grid.lr 1 2 --data-dir /none/\udcff", "--data-dir /none/\\udcff: must be a folder"),
         ("hds", "--grid.curriculum 10 20", "--grid.curriculum 10: must be numbers with commas between, as 10,20"),
+        ("hds", "--grid.curriculum 9, --curriculum 5", "--grid.curriculum 9,: must be left out, or --curriculum is"),
         ("hds", "--grid.curriculum 10,20 20,10", "--grid.curriculum 20 10: must be numbers of steps that rise"),
         ("hds", "--s 513", "--s 513: must be at most 512"),
         ("hds", "--s 64 --d 9", "--d 9: must be at most 8 for s = 64: s vectors have 512 elements at most"),
