@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from experiments import adding, copy, hds, nscifar10, psmnist, smnist
 from experiments.experiment import Experiment, Parts, assemble, readable_name
@@ -91,6 +91,8 @@ def _is_of(value: Any, hint: Any) -> bool:
         return any(_is_of(value, one) for one in get_args(hint))
     if get_origin(hint) is tuple:
         return isinstance(value, list) and all(_is_of(item, get_args(hint)[0]) for item in value)
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
     if hint in (int, float):
         return isinstance(value, (int, float) if hint is float else int) and is_number(value)
     return not isinstance(hint, type) or isinstance(value, hint)

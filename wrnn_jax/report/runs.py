@@ -114,6 +114,7 @@ def _read_directory(path: Path, root: Path) -> Run:
     require(is_config, "runs", str(path / CONFIG), "a run's config: sections of fields")
     # Not the section "run": where it is kept is no setting.
     flat = {field: value for name, section in config.items() if name != "run" for field, value in section.items()}
+    _check_numbers(flat, path / CONFIG)
     return Run(_name(path, root), summary, flat, path)
 
 
@@ -143,10 +144,14 @@ def _check(summary: Mapping[str, Any], file: Path) -> None:
     for key in ("status", "model", "device"):
         value = summary.get(key)
         require(isinstance(value, str | None), "runs", str(file), f"a run's summary: {key} = {value!r} is no word")
+    _check_numbers(summary, file)
+
+
+def _check_numbers(fields: Mapping[str, Any], file: Path) -> None:
     try:
-        require_numbers(summary)
+        require_numbers(fields)
     except DamagedFile as error:
-        raise InvalidValue("runs", str(file), f"a run's summary: {error}") from error
+        raise InvalidValue("runs", str(file), f"a run's: {error}") from error
 
 
 def _name(path: Path, root: Path) -> str:
