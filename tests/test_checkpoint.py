@@ -106,6 +106,22 @@ def test_a_damaged_checkpoint_is_passed_over(trainer, tmp_path, damage):
     chex.assert_trees_all_equal(restored, stepped(trainer, 2))
 
 
+def test_what_is_no_checkpoint_is_passed_over_and_replaced(trainer, checkpoints, tmp_path):
+    """A file, a link to nowhere, an empty folder by a step's name; of a whole one the notes of Orbax do not matter."""
+    checkpoints.save(1, stepped(trainer, 1))
+    (folder,) = {path.parent for path in tmp_path.rglob("1")}
+    (folder / "1/_CHECKPOINT_METADATA").write_bytes(b"3")
+    (folder / "2").touch()
+    (folder / "3").symlink_to("nowhere")
+    (folder / "4").mkdir()
+    restored, notes = checkpoints.restore(trainer.init(0))
+    chex.assert_trees_all_equal(restored, stepped(trainer, 1))
+    assert [note.split(" is unreadable")[0] for note in notes] == [f"checkpoint {step}" for step in (4, 3, 2)]
+    for step in (2, 3, 4):
+        checkpoints.save(step, stepped(trainer, step))
+    assert checkpoints.restore(trainer.init(0))[1] == []
+
+
 def test_none_readable_is_an_error_and_not_a_new_start(trainer, tmp_path):
     folder = tmp_path / "checkpoints"
     checkpoints = Checkpoints(folder)

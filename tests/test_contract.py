@@ -127,7 +127,7 @@ OF_ITS_OWN = (
 """What an engine that was asked for by name may say to what the scan takes."""
 
 
-@pytest.mark.parametrize("calls", [60, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("calls", [60, pytest.param(600, marks=pytest.mark.slow)])
 def test_engines_take_and_refuse_what_the_scan_does(native_kernels, calls):
     """Random calls, of all cells: the same shapes and dtypes, in value and gradient, or the same line."""
     rng, refused = np.random.default_rng(0), 0

@@ -407,4 +407,4 @@ def test_some_damage_is_survived_said_or_refused(watch):
 @pytest.mark.slow
 def test_damage_is_survived_said_or_refused(watch):
     """So many as WRNN_JAX_DAMAGE says, 0 for all."""
-    watch(ACTIONS, int(os.environ.get("WRNN_JAX_DAMAGE", 300)))
+    watch(ACTIONS, int(os.environ.get("WRNN_JAX_DAMAGE", 200)))

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import logging
+import shutil
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -40,8 +41,8 @@ class Checkpoints:
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         self._keep = keep
         make_folder(self._folder)
-        options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False)
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        # Not a manager of Orbax: for one damaged step it would refuse the whole folder.
+        self._checkpointer = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
 
     def save(self, step: int, state: Any, about: Any = None) -> None:
         """Write ``state`` as that of ``step``, replacing an unreadable one of the same step.
@@ -60,16 +61,13 @@ class Checkpoints:
         try:
             self._require_room(state)
             beside = self._folder / BESIDE
-            with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-                checkpointer.save(beside, args=args, force=True)
+            self._checkpointer.save(beside, args=args, force=True)
             sync_tree(beside)
-            if step in self._manager.all_steps():
-                self._manager.delete(step)
+            self._delete(step)
             beside.rename(self._folder / str(step))
             sync(self._folder)
-            self._manager.reload()
             for old in self.steps()[: -self._keep] if self._keep else ():
-                self._manager.delete(old)
+                self._delete(old)
         except Exception as error:  # Orbax and tensorstore raise many kinds, for a full disk as well.
             raise CheckpointError(f"cannot write checkpoint {step} in {self._folder}: {_first_line(error)}") from error
 
@@ -90,7 +88,15 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Those that there is a checkpoint of, the oldest first."""
-        return sorted(self._manager.all_steps())
+        return sorted(int(path.name) for path in self._folder.iterdir() if path.name.isdecimal())
+
+    def _delete(self, step: int) -> None:
+        """Whatever there is of that name."""
+        path = self._folder / str(step)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
     def restore(self, like: Any) -> tuple[Any | None, list[str]]:
         """The state of the newest whole checkpoint.
@@ -124,10 +130,12 @@ class Checkpoints:
         """
         try:
             with _quiet_threads():
-                digest = self._manager.restore(step, args=ocp.args.Composite(digest=ocp.args.JsonRestore())).digest
+                path = self._folder / str(step)
+                of_digest = ocp.args.Composite(digest=ocp.args.JsonRestore())
+                digest = self._checkpointer.restore(path, args=of_digest).digest
                 like = jax.eval_shape(partial(like, digest["about"]) if callable(like) else lambda: like)
                 args = ocp.args.Composite(state=ocp.args.StandardRestore(like))
-                stored = self._manager.restore(step, args=args)
+                stored = self._checkpointer.restore(path, args=args)
             if digest["sha256"] != _digest(stored.state):
                 raise ValueError("its numbers are not those that were written")
         except Exception as error:  # As many kinds as there are ways to damage a file.
@@ -136,7 +144,7 @@ class Checkpoints:
 
     def close(self) -> None:
         """Free what Orbax holds."""
-        self._manager.close()
+        self._checkpointer.close()
 
 
 @contextlib.contextmanager
