@@ -128,7 +128,8 @@ def one_example(runs: list[Run], config: Config) -> "Figure":
 def parameters(runs: list[Run], config: Config) -> "Figure":
     """Accuracy against the number of parameters: the mean over seeds of each size, and what the paper prints."""
     from wrnn_jax.analysis import plots
-    from wrnn_jax.report.pictures import printed_points, written
+    from wrnn_jax.report.pictures import printed_points
+    from wrnn_jax.report.published import written
 
     tasks: dict[str, dict[str, list[plots.Point]]] = {}
     for members in grouped(runs).values():

@@ -88,10 +88,7 @@ def _rows(grid: Grid, home: GridDirectory) -> list[dict[str, Any]]:
         rows.append(
             {
                 "member": number,
-                **{
-                    field: spelled(value) if isinstance(value, tuple) else value
-                    for field, value in member.settings.items()
-                },
+                **{field: _cell(value) for field, value in member.settings.items()},
                 "status": summary.get("status", INTERRUPTED if last else "pending"),
                 "step": summary.get("steps", last.get("step", 0)),
                 **{name: summary.get(name, last.get(name)) for name in metrics},

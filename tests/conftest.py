@@ -34,7 +34,9 @@ def compile_quickly(*flags):
         patch.setenv("XLA_FLAGS", " ".join([os.environ.get("XLA_FLAGS", ""), *flags]))
         reading = "from jaxlib import xla_client; xla_client.CompileOptions()"
         if subprocess.run([sys.executable, "-c", reading], capture_output=True).returncode == 0:
-            exec(reading)
+            from jaxlib import xla_client
+
+            xla_client.CompileOptions()
 
 
 compile_quickly("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1")
@@ -127,9 +129,9 @@ def standard_promotion():
 def undrawn(monkeypatch, request):
     """For modules that run programs: what a test runs draws no figures, unless it is marked ``drawn``."""
     if "drawn" not in request.keywords:
-        monkeypatch.setattr("experiments.experiment.draw_figures", lambda *_: None)
-        monkeypatch.setattr("experiments.grid_report.draw_figures", lambda *_: None)
-        monkeypatch.setattr("experiments.grid_report._draw", lambda *_: None)
+        from small import draw_nothing  # Not above: JAX is to be set up before the programs are imported.
+
+        draw_nothing(monkeypatch)
 
 
 @pytest.fixture

@@ -17,6 +17,12 @@ _trainers = {}
 """Of tiny networks, by members and shards: they are compiled once."""
 
 
+def draw_nothing(patch):
+    """Programs draw no figures while these patches hold."""
+    for drawing in ("experiment.draw_figures", "grid_report.draw_figures", "grid_report._draw"):
+        patch.setattr(f"experiments.{drawing}", lambda *_: None)
+
+
 @contextlib.contextmanager
 def quickly():
     """Within it a run costs little but what it reads and writes: there is one trainer for all runs of a shape, the same
@@ -38,9 +44,7 @@ def quickly():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("experiments.experiment.make_trainer", trainer)
         patch.setattr(cli, "parse", parse)
-        patch.setattr("experiments.experiment.draw_figures", lambda *_: None)
-        patch.setattr("experiments.grid_report.draw_figures", lambda *_: None)
-        patch.setattr("experiments.grid_report._draw", lambda *_: None)
+        draw_nothing(patch)
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
 

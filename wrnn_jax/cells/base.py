@@ -146,8 +146,8 @@ def unroll(
     else:
         # What is empty, has sizes that are not known yet (``jax.export``), or has its place on a mesh in its type, is
         # no work for an engine.
-        is_work = all(isinstance(size, int) and size for size in xs.shape)
-        is_work = is_work and not is_in_explicit_mesh((params, carry, xs))
+        is_sized = all(isinstance(size, int) and size for size in xs.shape)
+        is_work = is_sized and not is_in_explicit_mesh((params, carry, xs))
         dtype = jax.tree.leaves(carry)[0].dtype
         backend = choose_backend(cell, backend, outputs, batch[0] if is_work else NATIVE_BATCH, dtype)
         backend = backend if is_work else "scan"

@@ -137,7 +137,7 @@ def _sizes(task: str) -> PaperTable:
     ]
     return PaperTable(
         f"{task}-sizes",
-        f"Wave-RNN, Fig. 7: accuracy against size, {task.replace('mnist', 'MNIST')}",
+        f"Wave-RNN, Fig. 7: accuracy against size, {published.written(task)}",
         f"Test accuracy at the epoch of the best validation accuracy. Source: {PAPER}, Fig. 7; numbers from Table 2.",
         task,
         ("n",),

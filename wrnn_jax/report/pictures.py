@@ -66,7 +66,9 @@ def parameters(filling: Filling) -> Iterator[Image]:
             suites[kind] = plots.Suite(points, printed_points(table.experiment, kind))
     if suites:
         caption = f"Parameters against accuracy, as in Fig. 7 of {published.PAPER}; hollow: what its Table 2 prints."
-        yield Image(f"{table.slug}.png", _png(plots.parameters_figure({written(table.experiment): suites})), caption)
+        yield Image(
+            f"{table.slug}.png", _png(plots.parameters_figure({published.written(table.experiment): suites})), caption
+        )
 
 
 def printed_points(task: str, kind: str) -> list["Point"]:
@@ -75,11 +77,6 @@ def printed_points(task: str, kind: str) -> list["Point"]:
 
     rows = [row for row in published.TABLE_2 if row.name == kind]
     return [plots.Point(f"n = {row.units}", row.params, 100 * row.accuracy[task]) for row in rows]
-
-
-def written(task: str) -> str:
-    """A task's name as the paper has it."""
-    return task.replace("mnist", "MNIST")
 
 
 def _parameters_and_accuracy(group: Group) -> tuple[float, float]:

@@ -30,6 +30,12 @@ SIZES_NOTE = (
     "neurons: 169, 324 and 529 are in its authors' sweeps, 36 and 81 are ours. wRNN: c = 16."
 )
 
+
+def written(task: str) -> str:
+    """The name of an image task as the paper writes it."""
+    return task.replace("mnist", "MNIST")
+
+
 ADDING_T = (100, 200, 400, 700, 1000)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from wrnn_jax.files import make_folder, sync, sync_tree
+from wrnn_jax.training.stored import saved_steps
 
 OVERHEAD = 2**18
 """Bytes that a checkpoint takes beside its arrays, rounded up: some twenty small files."""
@@ -88,7 +89,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Those that there is a checkpoint of, the oldest first."""
-        return sorted(int(path.name) for path in self._folder.iterdir() if path.name.isdecimal())
+        return saved_steps(self._folder)
 
     def _delete(self, step: int) -> None:
         """Whatever there is of that name."""

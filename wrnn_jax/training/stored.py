@@ -119,14 +119,18 @@ def recorded(path: Path) -> int:
         about = read_config(path)
     with contextlib.suppress(InvalidValue):
         summary = read_summary(path)
-    saved = (int(step.name) for step in (path / "checkpoints").glob("[0-9]*") if step.name.isdecimal())
-    known = [last_record(max(saved, default=0), about)]
+    known = [last_record(max(saved_steps(path / "checkpoints"), default=0), about)]
     steps, most = summary.get("steps"), summary.get("max_steps")
     if isinstance(steps, int) and isinstance(most, int):
         # One that was resumed with fewer steps to make ended where it was.
         at_a_record = summary["status"] in ENDED_AT_A_RECORD and steps <= most
         known.append(steps if at_a_record else last_record(steps, about))
     return max(known)
+
+
+def saved_steps(folder: Path) -> list[int]:
+    """The steps by whose names there is something in a folder of checkpoints, the least first."""
+    return sorted(int(path.name) for path in folder.glob("[0-9]*") if path.name.isdecimal())
 
 
 def last_record(step: int, about: Mapping[str, Any]) -> int:
