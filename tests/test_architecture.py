@@ -11,11 +11,11 @@ PACKAGE = Path(__file__).parents[1] / "wrnn_jax"
 FILES = {str(path.relative_to(PACKAGE)): path for path in sorted(PACKAGE.rglob("*.py"))}
 RANKS = {
     "typing": 0, "validation": 0, "files": 0, "jsonfiles": 0, "console": 0, "activations": 1, "theory": 1, "kernels": 2,
-    "cells": 3, "readouts": 4, "models": 5, "nn": 5, "datasets": 5, "interop": 6, "tasks": 6,
-    "training": 7, "analysis": 7, "grids": 8, "report": 8, "wrnn_jax": 9,
+    "cells": 3, "readouts": 4, "layers": 5, "models": 6, "nn": 6, "datasets": 6, "interop": 7, "tasks": 7,
+    "training": 8, "analysis": 8, "grids": 9, "report": 9, "wrnn_jax": 10,
 }  # fmt: skip
 """A part may import parts of lower rank, and itself. The package's own ``__init__`` is the highest."""
-CORE = {"typing", "validation", "activations", "theory", "kernels", "cells", "readouts", "models", "nn", "tasks"}
+CORE = {"typing", "validation", "activations", "theory", "kernels", "cells", "readouts", "layers", "models", "nn"} | {"tasks"}
 EDGE_ONLY = {"orbax", "tyro", "tqdm", "tensorboardX", "matplotlib"}
 """What only training, analysis, reports and programs may import."""
 
