@@ -15,7 +15,8 @@ RANKS = {
     "training": 8, "analysis": 8, "grids": 9, "report": 9, "wrnn_jax": 10,
 }  # fmt: skip
 """A part may import parts of lower rank, and itself. The package's own ``__init__`` is the highest."""
-CORE = {"typing", "validation", "activations", "theory", "kernels", "cells", "readouts", "layers", "models", "nn"} | {"tasks"}
+CORE = {"typing", "validation", "activations", "theory", "kernels", "cells", "readouts", "layers", "models", "nn"}
+CORE.add("tasks")
 EDGE_ONLY = {"orbax", "tyro", "tqdm", "tensorboardX", "matplotlib"}
 """What only training, analysis, reports and programs may import."""
 
