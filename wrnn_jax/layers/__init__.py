@@ -1,5 +1,34 @@
-"""Layers as pure functions: from a sequence to a sequence, in training and in evaluation."""
+"""Layers as pure functions: from a sequence to a sequence, in training and in evaluation.
+
+A layer is made without a size of its inputs, and asks for it when its variables are made; its functions take ``(B, T,
+D)`` and give ``(B, T, F)``. Two waves one after another, the second around a connection that skips it, read at the
+last step::
+
+    wave = cells.wave(channels=2, neurons=8)
+    network = read(chain(recurrent(wave), residual(recurrent(wave))), readouts.linear(10))
+    variables = network.init(jax.random.key(0), 1)
+    outputs, _ = network.apply(variables, xs)                                   # (B, T, 1) -> (B, 10)
+    outputs, stats = network.apply(variables, xs, Training(key))                # in a training step
+"""
 
 from wrnn_jax.layers.base import Layer, Training, Variables
+from wrnn_jax.layers.combine import chain, residual
+from wrnn_jax.layers.pointwise import dense, elementwise
+from wrnn_jax.layers.pooling import READINGS, every_step, last_step, mean_over_time, read
+from wrnn_jax.layers.recurrent import recurrent
 
-__all__ = ["Layer", "Training", "Variables"]
+__all__ = [
+    "READINGS",
+    "Layer",
+    "Training",
+    "Variables",
+    "chain",
+    "dense",
+    "elementwise",
+    "every_step",
+    "last_step",
+    "mean_over_time",
+    "read",
+    "recurrent",
+    "residual",
+]

@@ -1,0 +1,107 @@
+"""Layers of layers: one after another, and around one a connection that skips it."""
+
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from wrnn_jax.layers.base import Layer, Training, Variables
+from wrnn_jax.typing import Array, Key, Params
+from wrnn_jax.validation import require
+
+
+def chain(*layers: Layer, **named: Layer) -> Layer:
+    """One layer after another: ys = f_n(… f_2(f_1(xs))).
+
+    Parameters and statistics: ``{name: the layer's own}``; layers given by position are named ``"0"``, ``"1"``, …,
+    those given by name come after them, in the order given::
+
+        chain(recurrent(cell), dense(10))                          # {"0": …, "1": …}
+        chain(norm=layer_norm(), cell=recurrent(cell))             # {"norm": …, "cell": …}
+
+    Each layer draws from a key of its own, made from the name: another layer more or less changes no layer's start.
+    Hidden: those of all layers that have one, in evaluation, joined along C. ``chain()`` is the identity.
+
+    Raises:
+      ValueError: for hidden states that differ in N, when they are asked for.
+    """
+    parts: Mapping[str, Layer] = {str(position): layer for position, layer in enumerate(layers)} | named
+    sizes = [layer.output_size for layer in parts.values() if layer.output_size is not None]
+
+    def init(key: Key, input_size: int) -> Variables:
+        made = {}
+        for name, layer in parts.items():
+            made[name] = layer.init(_key_of(name, key), input_size)
+            input_size = input_size if layer.output_size is None else layer.output_size
+        params = {name: variables.params for name, variables in made.items()}
+        return Variables(params, {name: variables.stats for name, variables in made.items()})
+
+    def apply(variables: Variables, xs: Array, training: Training | None = None) -> tuple[Array, Any]:
+        stats = {}
+        for name, layer in parts.items():
+            own = training and training._replace(key=_key_of(name, training.key))
+            xs, stats[name] = layer.apply(_variables_of(name, variables), xs, own)
+        return xs, stats
+
+    def hidden(variables: Variables, xs: Array) -> Array:
+        states = []
+        for name, layer in parts.items():
+            own = _variables_of(name, variables)
+            if layer.hidden:
+                states.append(layer.hidden(own, xs))
+            xs, _ = layer.apply(own, xs)
+        neurons = [state.shape[-1] for state in states]
+        require(len(set(neurons)) == 1, "N", neurons, "the same in all layers, for hidden states joined along C")
+        return jnp.concatenate(states, axis=-2)
+
+    def together(field: str, default: Callable[[Params], Any]) -> Callable[[Params], Any] | None:
+        """What the layers' functions of that name make of their own parameters."""
+        functions = {name: getattr(layer, field) or default for name, layer in parts.items()}
+        if all(function is default for function in functions.values()):
+            return None
+        return lambda params: {name: function(params[name]) for name, function in functions.items()}
+
+    return Layer(
+        init,
+        apply,
+        sizes[-1] if sizes else None,
+        hidden if any(layer.hidden for layer in parts.values()) else None,
+        constrain=together("constrain", lambda params: params),
+        rates=together("rates", lambda params: 1.0),
+        decays=together("decays", lambda params: True),
+    )
+
+
+def residual(layer: Layer) -> Layer:
+    """ys = xs + f(xs), with all else as of the layer f. F must be D.
+
+    Raises:
+      ValueError: for an F that is not D, at ``init`` and ``apply``.
+
+    Source: He et al. 2016, eq. 1.
+    """
+
+    def require_size(output_size: int | None, input_size: int) -> None:
+        allowed = f"{input_size}, the size of its inputs, to be added to them"
+        require(output_size in (None, input_size), "output_size", output_size, allowed)
+
+    def init(key: Key, input_size: int) -> Variables:
+        require_size(layer.output_size, input_size)
+        return layer.init(key, input_size)
+
+    def apply(variables: Variables, xs: Array, training: Training | None = None) -> tuple[Array, Any]:
+        ys, stats = layer.apply(variables, xs, training)
+        require_size(ys.shape[-1], xs.shape[-1])
+        return xs + ys, stats
+
+    return layer._replace(init=init, apply=apply)
+
+
+def _key_of(name: str, key: Key) -> Key:
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
+def _variables_of(name: str, variables: Variables) -> Variables:
+    return Variables(variables.params[name], variables.stats[name])
