@@ -9,7 +9,7 @@ from experiments.cli import FAILURE
 from experiments.experiment import RunConfig, run
 from experiments.grid_flags import LIMIT
 from wrnn_jax import console
-from wrnn_jax.models import ModelConfig
+from wrnn_jax.models import configure
 from wrnn_jax.report import paper_table
 from wrnn_jax.report.published import ABLATION_T, STEPS
 from wrnn_jax.tasks import CopyConfig
@@ -55,7 +55,7 @@ class Config:
         return (self._config(row, T, seed) for T in self.T for row in self.rows for seed in range(self.seeds))
 
     def _config(self, row: str, T: int, seed: int) -> copy.Config:
-        given = copy.Config(CopyConfig(T=T), ModelConfig(backend=self.backend), TrainConfig(), RunConfig())
+        given = copy.Config(CopyConfig(T=T), configure("wrnn", backend=self.backend), TrainConfig(), RunConfig())
         config = presets.COPY[f"ablation-{row}"].apply(given)
         train = dataclasses.replace(
             config.train,

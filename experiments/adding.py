@@ -9,7 +9,8 @@ from tyro.conf import OmitArgPrefixes
 from experiments import presets
 from experiments.experiment import Example, Experiment, RunConfig
 from experiments.program import run_from_command_line
-from wrnn_jax.models import AddingModelConfig
+from wrnn_jax.models import ModelConfig
+from wrnn_jax.models.wrnn import WaveConfig
 from wrnn_jax.tasks import AddingConfig, adding_task
 from wrnn_jax.training.config import TrainConfig
 
@@ -32,7 +33,7 @@ class Config:
     """Train a recurrent network on the adding task: the sum of two marked numbers among T."""
 
     task: OmitArgPrefixes[AddingConfig]
-    model: OmitArgPrefixes[AddingModelConfig]
+    model: OmitArgPrefixes[ModelConfig]
     train: OmitArgPrefixes[AddingTrainConfig]
     run: OmitArgPrefixes[RunConfig]
 
@@ -44,7 +45,10 @@ def draw(config: Config, example: Example) -> "Figure":
     return plots.adding_example(example.inputs, target=float(example.targets[0]), output=float(example.outputs[0]))
 
 
-EXPERIMENT = Experiment("adding", Config, adding_task, lambda task: f"T{task.T}", draw, presets.ADDING)
+DEFAULTS = {WaveConfig: {"n_ch": 27}}
+EXPERIMENT = Experiment(
+    "adding", Config, adding_task, lambda task: f"T{task.T}", draw, presets.ADDING, defaults=DEFAULTS
+)
 main = partial(run_from_command_line, EXPERIMENT)
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -18,7 +19,8 @@ from experiments.presets import Preset
 from experiments.room import require_possible, require_room
 from wrnn_jax import console, models
 from wrnn_jax.files import write_atomically
-from wrnn_jax.models import Model, count_parameters
+from wrnn_jax.layers import Variables
+from wrnn_jax.models import Model, ModelConfig, Signature, count_parameters
 from wrnn_jax.tasks import Source, Task
 from wrnn_jax.training import fit as fitting
 from wrnn_jax.training.checkpoint import Checkpoints
@@ -29,7 +31,7 @@ from wrnn_jax.training.optimizer import PLATEAUS
 from wrnn_jax.training.rundir import UNCHANGING, RunDirectory, device
 from wrnn_jax.training.state import TrainState
 from wrnn_jax.training.stored import read_summary
-from wrnn_jax.typing import Array, Params
+from wrnn_jax.typing import Array
 from wrnn_jax.validation import InvalidValue, require, require_integer
 
 if TYPE_CHECKING:
@@ -83,8 +85,8 @@ class Example(NamedTuple):
     """``(T, O)``, or ``(O,)`` of the last step."""
     targets: np.ndarray
     """Of the task."""
-    hidden: np.ndarray
-    """``(T, C, N)``"""
+    hidden: np.ndarray | None
+    """``(T, C, N)``; None of a model that has no hidden states."""
     fixed: Mapping[str, np.ndarray]
     """The run's own of the task's source, such as a permutation."""
 
@@ -114,6 +116,18 @@ class Experiment(NamedTuple):
     pictures: Callable[["Parts", TrainState], dict[str, "Figure"]] = lambda parts, state: {}
 
     chance: Callable[[Any], Mapping[str, float]] | None = None
+    model: str = "wrnn"
+    """The model, if none is named."""
+    defaults: Mapping[type | str, Mapping[str, Any]] = MappingProxyType({})
+    """Of the flags of models, by their types or names, where they are not the models' own; the last that fits wins."""
+
+    def configured(self, model: str, **fields: Any) -> ModelConfig:
+        """The config of a model in this experiment."""
+        kind, own = models.entry(model).config, {}
+        for of_what, settings in self.defaults.items():
+            if of_what == model or (isinstance(of_what, type) and issubclass(kind, of_what)):
+                own |= settings
+        return models.configure(model, **{**own, **fields})
 
     def baselines(self, task: Any) -> Mapping[str, float]:
         """What a network that remembers nothing scores in the task that the flags describe."""
@@ -161,16 +175,18 @@ def assemble(
     require_possible(config, config.train.batch if trains else 1)
     task = task or experiment.make_task(config.task)
     train, batch = config.train, config.train.batch
-    frozen = config.model.freeze_encoder or config.model.freeze_recurrence
-    allowed = "0 where parts are frozen: it would change them"
-    require(not (frozen and train.weight_decay), "weight_decay", train.weight_decay, allowed)
     config = dataclasses.replace(config, train=resolved(task, train))
+    signature = signature_of(config, task)
     if trains:
-        compile_if_it_pays(config, task, members)
-    model_config = models.with_backend_chosen(config.model, task.input_size, task.outputs, batch)
-    shards = shards_of_batch(model_config.backend, batch, members)
-    model = models.build(model_config, task.input_size, task.output_size, task.outputs)
-    return Parts(dataclasses.replace(config, model=model_config), task, model, shards)
+        compile_if_it_pays(config, task, signature, members)
+    model_config = config.model.on_this_machine(signature, batch)
+    shards = shards_of_batch(model_config, batch, members)
+    return Parts(dataclasses.replace(config, model=model_config), task, model_config.build(signature), shards)
+
+
+def signature_of(config: Any, task: Task) -> Signature:
+    """What a config's task asks of a model."""
+    return Signature(task.input_size, task.output_size, config.task.shape[0], task.outputs)
 
 
 def resolved(task: Task, train: TrainConfig) -> TrainConfig:
@@ -215,7 +231,7 @@ def run(experiment: Experiment, config: Any, command: str) -> int:
         require_unlocked(logdir.absolute().parents[1])  # The grid's.
     with locked(logdir):
         directory = look()
-        parameters = count_parameters(jax.eval_shape(parts.model.init, jax.random.key(0)))
+        parameters = count_parameters(jax.eval_shape(parts.model.init, jax.random.key(0)).params)
         console.say(f"{config.model.model}, {parameters:,} parameters, in {directory.path}", f"on {computed_on}")
         fitted = fitting.fit(trainer, parts.task, parts.config.train, directory)
         directory.summarise(summary(experiment, parts, fitted))
@@ -240,9 +256,10 @@ def readable_name(stem: str, config: Any) -> str:
     """A run's folder name: the task's own part, model, size, learning rate, clip, seed, and whatever
     else is not as it is by default."""
     model, train = config.model, config.train
-    channels = [] if model.n_ch is None else [f"c{model.n_ch}"]
-    parts = [stem, model.model, f"n{model.n_hid}", *channels, f"lr{train.lr:g}", f"clip{train.grad_clip:g}"]
-    usual = {config.task: type(config.task)(), model: type(model)(model=model.model), train: type(train)()}
+    sizes = {"n": "n_hid", "c": "n_ch"}
+    sizes = [f"{letter}{getattr(model, field)}" for letter, field in sizes.items() if hasattr(model, field)]
+    parts = [stem, model.model, *sizes, f"lr{train.lr:g}", f"clip{train.grad_clip:g}"]
+    usual = {config.task: type(config.task)(), model: models.configure(model.model), train: type(train)()}
     named = {"T", "dataset", "task", "n_hid", "n_ch", "lr", "grad_clip", "seed", *UNCHANGING}
     for section, default in usual.items():
         for field in dataclasses.fields(section):
@@ -252,32 +269,34 @@ def readable_name(stem: str, config: Any) -> str:
     return "_".join([*parts, f"seed{train.seed}"])
 
 
-def example(parts: Parts, params: Params, fixed: Mapping[str, Array], index: int = 0) -> Example:
-    """What the network makes of a sequence of the test set; ``fixed`` is the run's own of the task's source."""
+def example(parts: Parts, state: TrainState, index: int = 0) -> Example:
+    """What the network makes of a sequence of the test set."""
+    model = parts.model
 
     @jax.jit
-    def look(params: Params, source: Source, indices: Array) -> tuple[Array, ...]:
+    def look(variables: Variables, source: Source, indices: Array) -> tuple[Array | None, ...]:
         inputs, targets = parts.task.splits["test"].examples(source, indices)
-        return inputs, parts.model.apply(params, inputs), targets, parts.model.hidden(params, inputs)
+        return inputs, model.apply(variables, inputs)[0], targets, model.hidden and model.hidden(variables, inputs)
 
     # On one device: one sequence is not to be shared.
-    given = params, Source(parts.task.source.data, fixed), np.array([index])
-    seen = (np.asarray(array[0]) for array in look(*jax.device_put(given, jax.local_devices()[0])))
-    return Example(*seen, fixed=jax.tree.map(np.asarray, fixed))
+    given = state.variables, Source(parts.task.source.data, state.fixed), np.array([index])
+    seen = jax.tree.map(lambda leaf: np.asarray(leaf[0]), look(*jax.device_put(given, jax.local_devices()[0])))
+    return Example(*seen, fixed=jax.tree.map(np.asarray, state.fixed))
 
 
 def figures(experiment: Experiment, parts: Parts, state: TrainState, rows: list[dict]) -> dict[str, "Figure"]:
     """The task with the model's answer, the training curve, and the waves, of one unseen sequence."""
     from wrnn_jax.analysis import plots  # Not before: training need not wait for matplotlib.
 
-    seen = example(parts, state.params, state.fixed)
+    seen = example(parts, state)
     name = f"{parts.config.model.model}, {experiment.stem(parts.config.task)}"
-    return {
+    drawn = {
         "task": experiment.draw(parts.config, seen),
         "training": plots.training_curves({name: [rows]}, plots.PANELS[experiment.name], baselines=parts.task.chance),
-        "waves": plots.hidden_waves(seen.hidden, inputs=seen.inputs, title=f"Hidden state, {name}"),
-        **experiment.pictures(parts, state),
     }
+    if seen.hidden is not None:
+        drawn["waves"] = plots.hidden_waves(seen.hidden, inputs=seen.inputs, title=f"Hidden state, {name}")
+    return drawn | experiment.pictures(parts, state)
 
 
 def summary(experiment: Experiment, parts: Parts, fitted: fitting.Fitted) -> dict[str, Any]:

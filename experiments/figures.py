@@ -13,7 +13,7 @@ from experiments import cli, devices, reading
 from experiments.experiment import Example, Parts, example, restore
 from experiments.runs import Run, grouped, open_run
 from wrnn_jax import console
-from wrnn_jax.models import MODELS
+from wrnn_jax.models import entry
 from wrnn_jax.tasks import HDSConfig
 from wrnn_jax.training.checkpoint import Checkpoints
 from wrnn_jax.training.state import TrainState
@@ -111,8 +111,8 @@ def spectra(runs: list[Run], config: Config) -> "Figure":
 
     states = {}
     for run in runs:
-        hidden, name = ring(run, look(run, config).hidden, config.channel), run.short_name
-        if MODELS[run.config.model.model].family != "wave":
+        hidden, name = ring(run, shown(run, look(run, config)), config.channel), run.short_name
+        if not entry(run.config.model.model).on_rings:
             hidden, name = hidden[:, onset_order(hidden)], f"{name}, by onset"
         states[name] = hidden
     require(len(states) == len(runs), "runs", ", ".join(states), "runs of different models or tasks")
@@ -143,7 +143,7 @@ def parameters(runs: list[Run], config: Config) -> "Figure":
         accuracy = 100 * float(np.mean([summary["test_acc"] for summary in summaries]))
         epochs = f"{summaries[0]['epochs_done']:.3g}"
         name = f"n = {model.n_hid}, {epochs} epoch{'s' * (epochs != '1')}"
-        kind = {"wrnn": f"wRNN ({model.n_ch}c)", "irnn": "iRNN"}.get(model.model, model.model)
+        kind = {"wrnn": "wRNN ({}c)", "irnn": "iRNN"}.get(model.model, model.model).format(getattr(model, "n_ch", 1))
         points = tasks.setdefault(task, {}).setdefault(kind, [])
         points.append(plots.Point(name, summaries[0]["params"], accuracy))
     suites = {
@@ -162,7 +162,7 @@ def speeds(runs: list[Run], config: Config) -> "Figure":
     _require_index(parts, config)
     trainer = parts.trainer()
     start, state = trainer.init(seed), restore(trainer, seed, run.path)
-    before, now = (example(parts, one.params, one.fixed, config.index).hidden for one in (start, state))
+    before, now = (hidden_of(run, parts, one, config) for one in (start, state))
     title = f"Wave speeds, {run.short_name}, after {state.step:,} steps"
     return plots.speeds_figure(now, before=before if state.step else None, title=title)
 
@@ -183,11 +183,10 @@ def training(runs: list[Run], config: Config) -> "Figure":
         states = [like, *(checkpoints.restore_step(step, like) for step in chosen)]
         checkpoints.close()
         rows[name] = [
-            (int(state.step), ring(run, example(parts, state.params, state.fixed, config.index).hidden, config.channel))
-            for state in states
+            (int(state.step), ring(run, hidden_of(run, parts, state, config), config.channel)) for state in states
         ]
-    starts = {run.config.model.init for run in runs}
-    title = "Waves through training" + (f", {starts.pop()} start" if len(starts) == 1 else "")
+    starts = {getattr(run.config.model, "init", None) for run in runs}
+    title = "Waves through training" + (f", {starts.pop()} start" if len(starts) == 1 and None not in starts else "")
     return plots.waves_through_training(rows, title=title)
 
 
@@ -200,9 +199,12 @@ def _architectures(runs: list[Run]) -> list[str]:
     models = [dataclasses.asdict(run.config.model) for run in runs]
     forms = {"model": "{}", "init": "{} start", "encoder_init": "{} encoder", "speed": "speed {}"}
     forms |= {field: field.replace("_", "-") + " {}" for field in ("n_hid", "n_ch", "ksize", "act", "use_bias")}
-    differ = [field for field in forms if len({str(model[field]) for model in models}) > 1] or ["init"]
+    differ = [field for field in forms if len({str(model.get(field)) for model in models}) > 1] or ["model"]
     for count in range(1, len(differ) + 1):
-        names = [", ".join(forms[field].format(model[field]) for field in differ[:count]) for model in models]
+        names = [
+            ", ".join(forms[field].format(model[field]) for field in differ[:count] if field in model)
+            for model in models
+        ]
         if len(set(names)) == len(names):
             return names
     twice = next(name for name in names if names.count(name) > 1)
@@ -215,7 +217,7 @@ def animation(runs: list[Run], config: Config) -> None:
     from wrnn_jax.analysis import plots
 
     (run,) = runs
-    plots.ring_animation(look(run, config).hidden, config.out, title=run.short_name)
+    plots.ring_animation(shown(run, look(run, config)), config.out, title=run.short_name)
 
 
 def eigenvalues(runs: list[Run], config: Config) -> "Figure":
@@ -263,7 +265,7 @@ def horizon(runs: list[Run], config: Config) -> "Figure":
     curves = {}
     for run in runs:
         parts, state = _trained(run)
-        curves[run.path.name] = reading.accuracy_along(parts, state.params)
+        curves[run.path.name] = reading.accuracy_along(parts, state)
     first = runs[0].config.task
     chance = runs[0].experiment.make_task(first).chance["test_acc"]
     return plots.accuracy_by_step(curves, horizons=first.curriculum, chance=chance)
@@ -288,7 +290,25 @@ def look(run: Run, config: Config) -> Example:
     parts = run.parts()
     _require_index(parts, config)
     state = restore(parts.trainer(), run.config.train.seed, run.path)
-    return example(parts, state.params, state.fixed, config.index)
+    return example(parts, state, config.index)
+
+
+def hidden_of(run: Run, parts: Parts, state: TrainState, config: Config) -> np.ndarray:
+    """The hidden states ``(T, C, N)`` of the run's network in a state, on a sequence of the test set."""
+    return shown(run, example(parts, state, config.index))
+
+
+def shown(run: Run, seen: Example) -> np.ndarray:
+    """The hidden states ``(T, C, N)`` of an example.
+
+    Raises:
+      InvalidValue: for a model that has none.
+    """
+    model = run.config.model.model
+    require(
+        seen.hidden is not None, "runs", str(run.path), f"runs of a model with hidden states, which {model} has not"
+    )
+    return seen.hidden
 
 
 def _require_index(parts: Parts, config: Config) -> None:

@@ -10,7 +10,9 @@ from experiments import presets
 from experiments.experiment import Example, Experiment, RunConfig
 from experiments.program import run_from_command_line
 from experiments.reading import measure, pictures
-from wrnn_jax.models import MODELS, HDSModelConfig
+from wrnn_jax.models import DeepConfig, ModelConfig
+from wrnn_jax.models.twm import TWMConfig
+from wrnn_jax.models.wrnn import WaveConfig
 from wrnn_jax.tasks import HDSConfig, hds_task
 from wrnn_jax.tasks.hds import step_scale
 from wrnn_jax.training.config import TrainConfig
@@ -40,12 +42,12 @@ class Config:
     """Train a recurrent network to go on with a series: x(t) = f(x(t−1), …, x(t−s)), of which it is shown s vectors."""
 
     task: OmitArgPrefixes[HDSConfig]
-    model: OmitArgPrefixes[HDSModelConfig]
+    model: OmitArgPrefixes[ModelConfig]
     train: OmitArgPrefixes[HDSTrainConfig]
     run: OmitArgPrefixes[RunConfig]
 
     def __post_init__(self):
-        if MODELS[self.model.model].family == "twm":
+        if isinstance(self.model, TWMConfig):
             allowed = f"s = {self.task.s}, the columns of {self.model.model}"
             require(self.model.n_hid == self.task.s, "n_hid", self.model.n_hid, allowed)
 
@@ -60,7 +62,25 @@ def draw(config: Config, example: Example) -> "Figure":
     return plots.series_example(example.inputs[:s], example.targets, said, title=title)
 
 
-EXPERIMENT = Experiment("hds", Config, hds_task, lambda task: task.task, draw, presets.HDS, measure, pictures)
+EXPERIMENT = Experiment(
+    "hds",
+    Config,
+    hds_task,
+    lambda task: task.task,
+    draw,
+    presets.HDS,
+    measure,
+    pictures,
+    model="srnn",
+    defaults={
+        # As the theory reads networks: without biases, so that the state 0 is a fixed point.
+        DeepConfig: {"n_hid": 64, "use_bias": False},
+        TWMConfig: {"n_hid": 8},
+        # The sparse encoder hands on the sum of the features alone, which of binary vectors says nothing about each.
+        WaveConfig: {"n_ch": 8, "encoder_init": "dense"},
+        "srnn": {"init": "orthogonal"},
+    },
+)
 main = partial(run_from_command_line, EXPERIMENT)
 
 if __name__ == "__main__":

@@ -11,6 +11,9 @@ import numpy as np
 from experiments.experiment import Example
 from wrnn_jax import datasets
 from wrnn_jax.datasets import Images
+from wrnn_jax.models import DeepConfig
+from wrnn_jax.models.twm import TWMConfig
+from wrnn_jax.models.wrnn import WaveConfig
 from wrnn_jax.tasks import Task
 from wrnn_jax.tasks.images import ImageConfig
 from wrnn_jax.tasks.images import chance as guessing
@@ -22,6 +25,8 @@ CLASSES = {
     "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
 }
 """Names of classes that are not digits."""
+DEFAULTS = {DeepConfig: {"n_hid": 256}, TWMConfig: {"n_hid": 256}, WaveConfig: {"n_ch": 16}}
+"""The paper's sizes for images, by types of models."""
 
 
 def loading(make_task: Callable[[Any, Images], Task]) -> Callable[[Any], Task]:

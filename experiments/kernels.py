@@ -6,11 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from wrnn_jax import console, models
-from wrnn_jax.cells import Cell
-from wrnn_jax.cells.base import NATIVE_BATCH, choose_backend
+from wrnn_jax import console
+from wrnn_jax.cells.base import NATIVE_BATCH
 from wrnn_jax.kernels import native
 from wrnn_jax.kernels.native.build import build_once
+from wrnn_jax.models import ModelConfig, Signature
 from wrnn_jax.tasks import Progress, Source, Task
 from wrnn_jax.training.members import How, members_mesh
 from wrnn_jax.typing import Array
@@ -20,33 +20,38 @@ WORTH = 2e9
 included, on two CPU cores: ``python3 -m experiments.bench kernels``), and compiling takes some 10 s."""
 
 
-def compile_if_it_pays(config: Any, task: Task, members: int) -> None:
+def compile_if_it_pays(config: Any, task: Task, signature: Signature, members: int) -> None:
     """Compile them, where ``auto`` would then take them, for as much training as a config asks for.
 
     Args:
       config: an experiment's, its training resolved.
       task: its task.
+      signature: what that asks of the model.
       members: how many of a grid are trained so.
     """
-    if config.model.backend != "auto" or native.is_built():
+    if _backend(config.model) != "auto" or native.is_built():
         return
-    cell = models.cell_of(config.model, task.input_size)
-    would_be_taken = choose_backend(cell, "auto", task.outputs, config.train.batch, native_is_built=True) == "native"
-    if would_be_taken and members * _states(config, task, cell) >= WORTH:
+    with_native = config.model.on_this_machine(signature, config.train.batch, native_is_built=True)
+    if _backend(with_native) == "native" and members * _states(config, task, signature) >= WORTH:
         build_once(console.say)
 
 
-def shards_of_batch(backend: str, batch: int, members: int, how: How = "auto") -> int:
+def shards_of_batch(model: ModelConfig, batch: int, members: int, how: How = "auto") -> int:
     """Over how many devices the batch of each of ``members`` is split, for a backend that was chosen for all of it."""
-    least = NATIVE_BATCH if backend == "native" else 1
+    least = NATIVE_BATCH if _backend(model) == "native" else 1
     return members_mesh(jax.local_devices(), members, batch, how, least=least).shape["batch"]
 
 
-def _states(config: Any, task: Task, cell: Cell) -> float:
+def _backend(model: ModelConfig) -> str | None:
+    """How the model goes through time; None where that is no option of it."""
+    return getattr(model, "backend", None)
+
+
+def _states(config: Any, task: Task, signature: Signature) -> float:
     """B·T·C·N of all training steps."""
 
     def draw(source: Source) -> Array:
         return task.batch(source, jax.random.key(0), Progress(jnp.int32(0), jnp.int32(0)), config.train.batch)[0]
 
     batch, steps, _ = jax.eval_shape(draw, Source(task.source.data, dict(task.source.fixed))).shape
-    return float(batch) * steps * cell.output_size * config.train.max_steps
+    return float(batch) * steps * config.model.width(signature) * config.train.max_steps

@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from wrnn_jax.models import configure
 from wrnn_jax.report.published import (
     ABLATION_T,
     ADDING_GRID,
@@ -112,7 +113,7 @@ def ablation(row: str) -> Callable[[Any], Any]:
 
     def apply(config: Any) -> Any:
         require(config.task.T in ABLATION_T, "T", config.task.T, f"one of {ABLATION_T} for an ablation")
-        config = dataclasses.replace(config, model=type(config.model)(**ABLATION[row]))
+        config = dataclasses.replace(config, model=configure(**ABLATION[row]))
         return _train_copy(config, **_copy_settings(config))
 
     return apply

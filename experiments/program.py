@@ -3,7 +3,7 @@
 import shlex
 import sys
 from functools import partial
-from typing import Any
+from typing import Any, get_type_hints
 
 from experiments import cli
 from experiments.experiment import Experiment, RunConfig, run
@@ -33,7 +33,12 @@ def _read(experiment: Experiment, arguments: list[str]) -> Any:
 
 def _parse(experiment: Experiment, arguments: list[str]) -> Any:
     """The config; flags that are given win over the preset's."""
-    config = cli.parse(experiment.program, experiment.config, arguments, more=GRIDS)
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    name = words[words.index("--model") + 1] if "--model" in words[:-1] else experiment.model
+    sections = get_type_hints(experiment.config)
+    made = {section: kind() for section, kind in sections.items() if section != "model"}
+    default = experiment.config(**made, model=experiment.configured(name))
+    config = cli.parse(experiment.program, experiment.config, arguments, default=default, more=GRIDS)
     if config.run.preset is None:
         return config
     require_choice("preset", config.run.preset, experiment.presets)

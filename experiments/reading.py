@@ -8,20 +8,22 @@ import jax
 import numpy as np
 
 from experiments.experiment import Parts, example
-from wrnn_jax import models
+from wrnn_jax import cells, unroll
 from wrnn_jax.analysis.gradients import gradient_by_lag
 from wrnn_jax.analysis.variables import (
     SpectralComparison,
     compare_spectra,
     in_basis,
     input_memories,
-    linearised,
     outside,
     reduced,
     variable_memories,
     variables_over_time,
 )
-from wrnn_jax.models import MODELS, HDSModelConfig, cell_of
+from wrnn_jax.cells.twm import linear_boundary
+from wrnn_jax.layers import Variables
+from wrnn_jax.models.elman import ElmanConfig
+from wrnn_jax.models.twm import TWMConfig
 from wrnn_jax.tasks import HDSConfig
 from wrnn_jax.tasks.hds import right, step_scale, system_of
 from wrnn_jax.theory import Basis, moments, phi, spectral_radius
@@ -33,11 +35,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 UNTRAINED = {
-    "TWM": HDSModelConfig("twm-lbc"),
-    "tanh RNN": HDSModelConfig("srnn", init="random"),
-    "LSTM": HDSModelConfig("lstm"),
-    "wRNN": HDSModelConfig("wrnn"),
-    "tanh RNN, orthogonal start": HDSModelConfig("srnn", init="orthogonal"),
+    "TWM": cells.twm(linear_boundary(8, 8), input_steps=8),
+    "tanh RNN": cells.elman(64, use_bias=False),
+    "LSTM": cells.lstm(64, use_bias=False),
+    "wRNN": cells.wave(8, 64, encoder_init="dense", use_bias=False),
+    "tanh RNN, orthogonal start": cells.elman(64, kernel_init="orthogonal", use_bias=False),
 }
 """The networks whose gradients are compared."""
 Grounds = Literal["readout", "input"]
@@ -47,23 +49,9 @@ STEPS_SHOWN = 60
 """Of a series, in pictures of the variables."""
 
 
-def recurrence(parts: Parts, params: Params) -> np.ndarray | None:
-    """What a step does to the state near the origin, as a matrix; None where it has no such form.
-
-    That is W_hh of a tanh RNN or one with the identity, Φ of a TWM with linear boundary, the Jacobian of an LSTM.
-    """
-    config = parts.config.model
-    if config.model == "twm-lbc":
-        return phi(params["cell"]["operator"])
-    if config.use_bias or config.act == "relu" or config.model == "twm-sbc":
-        return None
-    size = parts.task.input_size
-    return linearised(cell_of(config, size), params["cell"], size)
-
-
 def comparison(parts: Parts, params: Params) -> SpectralComparison | None:
     """The network's eigenvalues beside those of its system; None where one of the two is not linear at 0."""
-    matrix, operator = recurrence(parts, params), system_of(parts.config.task).operator
+    matrix, operator = parts.model.transition(params), system_of(parts.config.task).operator
     return None if matrix is None or operator is None else compare_spectra(matrix, phi(operator))
 
 
@@ -75,7 +63,7 @@ def measure(parts: Parts, state: TrainState) -> dict[str, Any]:
     bound = moments(system_of(config), config.horizon).linear_error
     if bound is not None:
         measured["linear_mse"] = float(bound.mean())
-    matrix = recurrence(parts, state.params)
+    matrix = parts.model.transition(state.params)
     if matrix is not None:
         measured["spectral_radius"] = spectral_radius(matrix)
     compared = comparison(parts, state.params)
@@ -108,8 +96,8 @@ def read(parts: Parts, params: Params, grounds: Grounds = "readout") -> Reading:
     """
     require_choice("basis", grounds, get_args(Grounds))
     config, task = parts.config.model, parts.config.task
-    family = MODELS[config.model].family
-    require(family == "elman" and not config.use_bias, "model", config.model, "a simple RNN without biases, as srnn")
+    is_simple = isinstance(config, ElmanConfig) and config.is_plain and not config.use_bias
+    require(is_simple, "model", config.model, "a simple RNN of one layer without biases, as srnn")
     operator = system_of(task).operator
     theory = None if operator is None else phi(operator)
     kept = np.arange(task.s * task.d) if theory is None else reduced(theory)
@@ -143,13 +131,13 @@ def evolution(parts: Parts, state: TrainState, index: int = 0, grounds: Grounds 
     Raises:
       InvalidValue: as :func:`read`.
     """
-    seen, task = example(parts, state.params, state.fixed, index), parts.config.task
+    seen, task = example(parts, state, index), parts.config.task
     scale = np.concatenate([np.ones(task.s), step_scale(task)])[:, None]
     due = np.concatenate([np.full((task.s, task.d), np.nan), seen.targets])
     hidden, inputs, outputs, due = (
         values[:STEPS_SHOWN] for values in (seen.hidden, seen.inputs, seen.outputs / scale, due)
     )
-    if MODELS[parts.config.model.model].family == "twm":
+    if isinstance(parts.config.model, TWMConfig):
         return Evolution(np.swapaxes(hidden, 1, 2), inputs, outputs, due, np.zeros(len(hidden)))
     reading = read(parts, state.params, grounds)
     flat = hidden.reshape(len(hidden), -1)
@@ -200,18 +188,18 @@ def memories_figure(parts: Parts, state: TrainState, grounds: Grounds = "readout
     return plots.matrix_beside_phi(reading.matrix, reading.phi, size=parts.config.task.d, kept=reading.kept)
 
 
-def accuracy_along(parts: Parts, params: Params) -> np.ndarray:
+def accuracy_along(parts: Parts, state: TrainState) -> np.ndarray:
     """The share of right signs at each step of the horizon, over the test set: ``(H,)``."""
     task, config = parts.task, parts.config.task
     split, scale = task.splits["test"], step_scale(config)
 
     @jax.jit
-    def share(params: Params) -> Array:
+    def share(variables: Variables) -> Array:
         inputs, due = split.examples(task.source, np.arange(split.size))
-        said = parts.model.apply(params, inputs)[:, config.s :] / np.asarray(scale, np.float32)[None, :, None]
+        said = parts.model.apply(variables, inputs)[0][:, config.s :] / np.asarray(scale, np.float32)[None, :, None]
         return right(said, due).mean(axis=(0, 2))
 
-    return np.asarray(share(jax.device_put(params, jax.local_devices()[0])))
+    return np.asarray(share(jax.device_put(state.variables, jax.local_devices()[0])))
 
 
 def untrained_gradients(seeds: Sequence[int] = range(3)) -> dict[str, np.ndarray]:
@@ -221,14 +209,14 @@ def untrained_gradients(seeds: Sequence[int] = range(3)) -> dict[str, np.ndarray
     keys = [jax.random.key(seed) for seed in seeds]
     xs = jax.random.rademacher(jax.random.key(0), (8, LAGS + 1, config.d), np.float32)
     norms = {}
-    for name, model in UNTRAINED.items():
-        cell = cell_of(model, config.d)
-        network = models.recurrent(cell, models.readouts.direct(cell.output_size), config.d, backend="scan")
+    for name, cell in UNTRAINED.items():
 
-        def last_state(params: Params, xs: Array, network=network) -> Array:
-            return network.hidden(params, xs)[:, -1].reshape(len(xs), -1)
+        def last_state(params: Params, xs: Array, cell=cell) -> Array:
+            hidden = unroll(cell, params, xs, outputs="last", return_hidden=True).hidden
+            return hidden[:, -1].reshape(len(xs), -1)
 
-        of_seeds = [gradient_by_lag(last_state, network.init(key), xs) for key in keys]
+        # The first key of two: that of a network's cell, the second being its readout's.
+        of_seeds = [gradient_by_lag(last_state, cell.init(jax.random.split(key)[0], config.d), xs) for key in keys]
         with np.errstate(divide="ignore"):  # The logarithm of 0.
             norms[name] = np.exp(np.log(of_seeds).mean(axis=0))
     return norms

@@ -1,15 +1,13 @@
 """Whether a run fits into memory: asked before anything of its size is made."""
 
 import math
-from functools import partial
 from typing import Any
 
 import jax
 
-from wrnn_jax import models
 from wrnn_jax.grids.available import available_bytes
 from wrnn_jax.grids.room import run_bytes
-from wrnn_jax.models import count_parameters
+from wrnn_jax.models import Signature, count_parameters
 from wrnn_jax.tasks import Task
 from wrnn_jax.training.config import TrainConfig
 from wrnn_jax.training.loop import Trainer
@@ -42,11 +40,13 @@ def require_possible(config: Any, batch: int) -> None:
 
 
 def least_bytes(config: Any, batch: int) -> int:
-    """The formula of :func:`require_possible`, where P are the cell's parameters."""
+    """The formula of :func:`require_possible`, where P are all parameters but the readout's."""
     steps, features = config.task.shape
-    cell = models.cell_of(config.model, features)
-    weights = count_parameters(jax.eval_shape(partial(cell.init, input_size=features), jax.random.key(0)))
-    return FLOAT * (COPIES * weights + batch * steps * (cell.output_size + features))
+    # How many outputs there are, and of which steps, only the task knows, which is not made yet.
+    signature = Signature(features, features, steps, "last")
+    params = jax.eval_shape(config.model.build(signature).init, jax.random.key(0)).params
+    weights = count_parameters([part for name, part in params.items() if name != "readout"])
+    return FLOAT * (COPIES * weights + batch * steps * (config.model.width(signature) + features))
 
 
 def require_room(trainer: Trainer, task: Task, config: Any) -> None:
@@ -68,7 +68,7 @@ def _require(config: Any, needed: int, how: str, devices: list[jax.Device]) -> N
     if needed <= available:
         return
     sizes = {"T": getattr(config.task, "T", 0), "batch": config.train.batch}
-    sizes |= {field: getattr(config.model, field) or 0 for field in ("n_hid", "n_ch", "ksize")}
+    sizes |= {field: getattr(config.model, field, 0) for field in ("n_hid", "n_ch", "ksize")}
     largest = max(sizes, key=sizes.get)
     allowed = f"smaller, or other sizes: this takes {_told(needed)} of memory {how}, and {_told(available)} are there"
     raise InvalidValue(largest, sizes[largest], allowed)

@@ -9,8 +9,15 @@ from experiments import adding, copy, hds, nscifar10, psmnist, smnist
 from experiments.experiment import Experiment, Parts, assemble, readable_name
 from wrnn_jax.datasets import STORED
 from wrnn_jax.jsonfiles import is_number
+from wrnn_jax.models import entry
 from wrnn_jax.training.stored import read_config, read_metrics, read_summary
 from wrnn_jax.validation import InvalidValue
+
+FORMER = frozenset(
+    {"n_ch", "ksize", "act", "init", "speed", "encoder_init", "use_bias", "bias_init"}
+    | {"freeze_encoder", "freeze_recurrence"}
+)
+"""Fields that were every model's before each had its own: of one that has them not, they said nothing."""
 
 EXPERIMENTS = {module.EXPERIMENT.name: module.EXPERIMENT for module in (copy, adding, smnist, psmnist, nscifar10, hds)}
 
@@ -68,12 +75,19 @@ def open_run(path: Path, data_dir: str | None = None) -> Run:
         raise InvalidValue("runs", str(path), f"a run of {', '.join(EXPERIMENTS)}, not of {about.get('experiment')}")
     try:
         # How to go through time is not the run's business but this machine's: compiled kernels may not be there.
-        stored = about["config"] | {"model": about["config"]["model"] | {"backend": "auto"}}
+        stored = about["config"] | {"model": _own(about["config"]["model"])}
         _find_data(stored["task"], data_dir)
-        sections = {name: _section(kind, stored[name]) for name, kind in get_type_hints(experiment.config).items()}
+        kinds = get_type_hints(experiment.config) | {"model": entry(stored["model"]["model"]).config}
+        sections = {name: _section(kind, stored[name]) for name, kind in kinds.items()}
     except (TypeError, KeyError, ValueError) as error:
         raise InvalidValue("runs", str(path), f"a run of this version ({error})") from error
     return Run(path, experiment, experiment.config(**sections))
+
+
+def _own(model: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored model's own fields, but for how to go through time."""
+    own = entry(model["model"]).config.__dataclass_fields__
+    return {name: value for name, value in model.items() if name != "backend" and (name in own or name not in FORMER)}
 
 
 def _section(kind: type, fields: Mapping[str, Any]) -> Any:

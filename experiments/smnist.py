@@ -8,7 +8,7 @@ from tyro.conf import OmitArgPrefixes
 from experiments import images, presets
 from experiments.experiment import Experiment, RunConfig
 from experiments.program import run_from_command_line
-from wrnn_jax.models import ImageModelConfig
+from wrnn_jax.models import ModelConfig
 from wrnn_jax.tasks import PixelConfig, pixel_task
 from wrnn_jax.training.config import EpochsConfig
 
@@ -18,7 +18,7 @@ class Config:
     """Train a recurrent network to name a digit from its pixels, one a step."""
 
     task: OmitArgPrefixes[PixelConfig]
-    model: OmitArgPrefixes[ImageModelConfig]
+    model: OmitArgPrefixes[ModelConfig]
     train: OmitArgPrefixes[EpochsConfig]
     run: OmitArgPrefixes[RunConfig]
 
@@ -31,6 +31,7 @@ EXPERIMENT = Experiment(
     images.draw_pixels,
     presets.SMNIST,
     chance=images.chance,
+    defaults=images.DEFAULTS,
 )
 main = partial(run_from_command_line, EXPERIMENT)
 

@@ -15,8 +15,7 @@ from experiments.devices import prepare_jax
 from experiments.experiment import RunConfig
 from experiments.kernels import shards_of_batch
 from experiments.room import require_possible
-from wrnn_jax import models
-from wrnn_jax.models import ModelConfig
+from wrnn_jax.models import Signature, configure
 from wrnn_jax.tasks import CopyConfig, copy_task
 from wrnn_jax.training.config import TrainConfig
 from wrnn_jax.training.loop import Trainer, make_trainer
@@ -54,7 +53,7 @@ class GridConfig:
 def run(config: GridConfig) -> int:
     rows, found = [], []
     for T in config.T:
-        require_possible(copy.Config(CopyConfig(T=T), ModelConfig(), TrainConfig(), RunConfig()), BATCH)
+        require_possible(copy.Config(CopyConfig(T=T), configure("wrnn"), TrainConfig(), RunConfig()), BATCH)
     for T in config.T:
         for members in config.members:
             work = (T, members, config.steps)
@@ -79,9 +78,9 @@ def _trainer(T: int, members: int | None, how: How = "auto") -> Trainer:
     """As an experiment makes it; of a single run where ``members`` is None."""
     prepare_jax()
     task = copy_task(CopyConfig(T=T))
-    config = models.with_backend_chosen(ModelConfig(), task.input_size, task.outputs, BATCH)
-    model = models.build(config, task.input_size, task.output_size, task.outputs)
-    shards = shards_of_batch(config.backend, BATCH, members or 1, how)
+    signature = Signature(task.input_size, task.output_size, T + 20, task.outputs)
+    config = configure("wrnn").on_this_machine(signature, BATCH)
+    model, shards = config.build(signature), shards_of_batch(config, BATCH, members or 1, how)
     return make_trainer(model, task, BATCH, members=members, how=how, shards=shards)
 
 

@@ -10,6 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from experiments.bench.workloads import Workload
 from experiments.devices import prepare_jax
+from wrnn_jax.layers import Variables
 from wrnn_jax.models import recurrent
 from wrnn_jax.nn.linen import AdaptedCell
 from wrnn_jax.typing import Array, Params
@@ -18,7 +19,7 @@ from wrnn_jax.typing import Array, Params
 def unrolled(workload: Workload, backend: str, form: str = "roll", devices: int | None = None) -> Callable[[], float]:
     """A turn is one Adam step with one of our backends."""
     model = recurrent(workload.cell(form), workload.readout(), workload.inputs, outputs=workload.read, backend=backend)
-    return _trains(model.apply, workload, devices)
+    return _trains(lambda params, xs: model.apply(Variables(params), xs)[0], workload, devices)
 
 
 def flax_rnn(workload: Workload) -> Callable[[], float]:

@@ -16,8 +16,7 @@ from experiments.bench.workloads import WORKLOADS
 from experiments.devices import prepare_jax
 from experiments.experiment import RunConfig
 from experiments.room import require_possible
-from wrnn_jax import models
-from wrnn_jax.models import ModelConfig
+from wrnn_jax.models import ModelConfig, Signature, configure
 from wrnn_jax.tasks import CopyConfig, Task, copy_task
 from wrnn_jax.training.config import TrainConfig
 from wrnn_jax.training.fit import fit
@@ -50,7 +49,8 @@ class LoopConfig:
 
 
 def run(config: LoopConfig) -> int:
-    require_possible(copy.Config(CopyConfig(config.T), ModelConfig(), TrainConfig(), RunConfig()), TrainConfig().batch)
+    asked = copy.Config(CopyConfig(config.T), configure("wrnn"), TrainConfig(), RunConfig())
+    require_possible(asked, asked.train.batch)
     pair = [
         Contender("bare steps", bare_steps, (config.T, config.steps), alike=False),
         Contender("chunk", chunk, (config.T, config.steps), alike=False),
@@ -107,9 +107,9 @@ def chunk(T: int, steps: int, cache: str | None = None) -> Callable[[], float]:
 
 def _parts(T: int) -> tuple[ModelConfig, Task, Trainer]:
     task = copy_task(CopyConfig(T=T))
-    config = models.with_backend_chosen(ModelConfig(), task.input_size, task.outputs, TrainConfig().batch)
-    model = models.build(config, task.input_size, task.output_size, task.outputs)
-    return config, task, make_trainer(model, task, TrainConfig().batch)
+    signature, batch = Signature(task.input_size, task.output_size, T + 20, task.outputs), TrainConfig().batch
+    config = configure("wrnn").on_this_machine(signature, batch)
+    return config, task, make_trainer(config.build(signature), task, batch)
 
 
 def _run_at(T: int, steps: int) -> tuple[float, float, float]:

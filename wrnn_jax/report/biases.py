@@ -1,13 +1,12 @@
 """How many of a network's parameters are not biases: as some papers count."""
 
-import dataclasses
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 import jax
 
-from wrnn_jax.models import ModelConfig, build, count_parameters
+from wrnn_jax.models import Signature, configure, count_parameters
 from wrnn_jax.validation import InvalidValue
 
 SIZES = {"copy": (10, 10), "adding": (2, 1), "smnist": (1, 10), "psmnist": (1, 10), "nscifar10": (96, 10)}
@@ -40,10 +39,9 @@ def without_biases(known: Mapping[str, Any]) -> int | None:
 @cache
 def _counts(experiment: str, fields: tuple[tuple[str, Any], ...]) -> dict[bool, int]:
     """Of the network with biases (True), and without."""
-    config = ModelConfig(**dict(fields))
 
     def count(use_bias: bool) -> int:
-        model = build(dataclasses.replace(config, use_bias=use_bias), *SIZES[experiment], outputs="last")
-        return count_parameters(jax.eval_shape(model.init, jax.random.key(0)))
+        model = configure(**dict(fields), use_bias=use_bias).build(Signature(*SIZES[experiment], length=1, read="last"))
+        return count_parameters(jax.eval_shape(model.init, jax.random.key(0)).params)
 
     return {use_bias: count(use_bias) for use_bias in (True, False)}

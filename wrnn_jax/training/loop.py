@@ -12,18 +12,21 @@ import optax
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from wrnn_jax.layers import Training, Variables
 from wrnn_jax.models import Model
 from wrnn_jax.tasks.base import Progress, Source, Task
 from wrnn_jax.training.members import How, members_mesh, over_members, resolved
 from wrnn_jax.training.optimizer import COOLDOWN, PLATEAUS, SCHEDULES, Hparams, make_optimizer
 from wrnn_jax.training.state import Best, Plateau, TrainState
 from wrnn_jax.typing import Array, Params
-from wrnn_jax.validation import require, require_choice
+from wrnn_jax.validation import LARGEST_INTEGER, require, require_choice
 
 SLICE = 128
 """The most sequences that are evaluated at once on a device."""
 IMPROVEMENT = 1e-4
 """The relative fall of the watched loss, or rise of the score, that counts as one."""
+TRAINING_KEY = LARGEST_INTEGER + 1
+"""A run's key folded with this is that of its model's training steps; folded with a step, of that step's batch."""
 
 
 class Trainer(NamedTuple):
@@ -154,11 +157,12 @@ class _Member(NamedTuple):
 
     def init(self, data: Any, seed: Array) -> TrainState:
         params_key, data_key = jax.random.split(jax.random.key(seed))
-        params = self.model.init(params_key)
+        params, stats = self.model.init(params_key)
         # The hyper-parameters only scale updates: the optimiser's first state does not depend on them.
         opt_state = make_optimizer(Hparams(0.0, 0.0)).init(params)
         # The best parameters are buffers of their own: donated, the others may not be given twice.
-        best = Best(jax.tree.map(jnp.copy, params), jnp.float32(-jnp.inf), jnp.int32(0)) if self.task.score else None
+        first = Best(params, jnp.float32(-jnp.inf), jnp.int32(0), stats)
+        best = jax.tree.map(jnp.copy, first) if self.task.score else None
         return TrainState(
             params,
             opt_state,
@@ -171,6 +175,7 @@ class _Member(NamedTuple):
             loss_sum=jnp.float32(0),
             loss_count=jnp.int32(0),
             finite=jnp.bool_(True),
+            stats=stats,
         )
 
     def step(self, data: Any, hparams: Hparams, state: TrainState) -> TrainState:
@@ -178,16 +183,20 @@ class _Member(NamedTuple):
         source, progress = Source(data, state.fixed), Progress(state.step, state.level)
         inputs, targets = jax.tree.map(self._share, self.task.batch(source, key, progress, self.batch_size))
         curriculum = self.task.curriculum
+        training_key = jax.random.fold_in(jax.random.fold_in(key, TRAINING_KEY), state.step)
+        training = Training(training_key, "batch" if self.shards > 1 else None)
 
-        def loss_and_mastery(params: Params) -> tuple[Array, Array | None]:
-            outputs = self.model.apply(params, inputs)
-            return self.task.loss(outputs, targets), curriculum and curriculum.mastery(outputs, targets)
+        def loss_and_more(params: Params) -> tuple[Array, tuple[Array | None, Any]]:
+            outputs, stats = self.model.apply(Variables(params, state.stats), inputs, training)
+            return self.task.loss(outputs, targets), (curriculum and curriculum.mastery(outputs, targets), stats)
 
-        (loss, mastery), gradient = self._mean(jax.value_and_grad(loss_and_mastery, has_aux=True)(state.params))
-        optimizer = make_optimizer(hparams, self.schedule, state.plateau.drops)
+        (loss, (mastery, stats)), gradient = self._mean(jax.value_and_grad(loss_and_more, has_aux=True)(state.params))
+        optimizer = self._optimizer(hparams, state)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        finite = jnp.isfinite(loss) & _all_finite(params)
+        if self.model.constrain:
+            params = self.model.constrain(params)
+        finite = jnp.isfinite(loss) & _all_finite((params, stats))
         after = state._replace(
             params=params,
             opt_state=opt_state,
@@ -195,6 +204,7 @@ class _Member(NamedTuple):
             level=curriculum.level_after(state.level, mastery) if curriculum else state.level,
             loss_sum=state.loss_sum + loss.astype(jnp.float32),
             loss_count=state.loss_count + 1,
+            stats=stats,
         )
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state)
         return kept._replace(finite=finite)
@@ -220,7 +230,7 @@ class _Member(NamedTuple):
         def of_slice(number: Array) -> dict[str, Array]:
             indices = number * slice_size + jnp.arange(slice_size)
             inputs, targets = examples(Source(data, state.fixed), jnp.minimum(indices, size - 1))
-            values = metrics(self.model.apply(state.params, inputs), targets)
+            values = metrics(self.model.apply(state.variables, inputs)[0], targets)
             return jax.tree.map(lambda value: jnp.where(indices < size, value, 0.0).sum(), values)
 
         def mean() -> dict[str, Array]:
@@ -243,7 +253,7 @@ class _Member(NamedTuple):
             plateau = self._wait(plateau, improved, hparams.lr_period)
         if best is not None:
             better = metrics[self.task.score] > best.score
-            now = Best(state.params, metrics[self.task.score], state.step)
+            now = Best(state.params, metrics[self.task.score], state.step, state.stats)
             best = jax.tree.map(lambda new, old: jnp.where(better, new, old), now, best)
         seen = {"plateau": plateau, "best": best}
         before = {"plateau": state.plateau, "best": state.best}
@@ -257,6 +267,9 @@ class _Member(NamedTuple):
         waited = jnp.where(drop, -COOLDOWN.get(self.schedule, 0), waited)
         return plateau._replace(waited=waited, drops=plateau.drops + drop)
 
+    def _optimizer(self, hparams: Hparams, state: TrainState) -> optax.GradientTransformation:
+        return make_optimizer(hparams, self.schedule, state.plateau.drops)
+
     def _share(self, batch: Array) -> Array:
         """This device's, of what is in order of the batch."""
         share = len(batch) // self.shards
@@ -267,5 +280,5 @@ class _Member(NamedTuple):
         return lax.pmean(tree, "batch") if self.shards > 1 else tree
 
 
-def _all_finite(tree: Params) -> Array:
+def _all_finite(tree: Any) -> Array:
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()

@@ -1,9 +1,10 @@
 """The state of a run in training: all there is of it."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import optax
 
+from wrnn_jax.layers import Variables
 from wrnn_jax.typing import Array, Params
 
 
@@ -29,6 +30,8 @@ class Best(NamedTuple):
     """float32, −inf before the first evaluation."""
     step: Array
     """int32."""
+    stats: Any = ()
+    """Of the model, as they were then."""
 
 
 class TrainState(NamedTuple):
@@ -56,8 +59,16 @@ class TrainState(NamedTuple):
     """How many they are, int32."""
     finite: Array
     """False once a loss or an update was not finite; the state is then that before the bad step."""
+    stats: Any = ()
+    """What the model keeps an account of in training, such as running means."""
+
+    @property
+    def variables(self) -> Variables:
+        """The arrays of the model."""
+        return Variables(self.params, self.stats)
 
 
 def with_best(state: TrainState) -> TrainState:
-    """The state with the parameters that validation has picked, where there is validation."""
-    return state if state.best is None else state._replace(params=state.best.params)
+    """The state with the parameters that validation has picked, and the statistics that went with them, where there is
+    validation."""
+    return state if state.best is None else state._replace(params=state.best.params, stats=state.best.stats)

@@ -1,0 +1,116 @@
+"""What a model is to training, what a config of one is to a command line, and what a name stands for."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+
+from wrnn_jax.layers import Training, Variables
+from wrnn_jax.typing import Array, Key, Params
+
+
+class Model(NamedTuple):
+    """A model as pure functions: all that training sees of it.
+
+    ======================================  ==========================================================================
+    ``init(key)``                           -> :class:`wrnn_jax.layers.Variables`
+    ``apply(variables, xs, training)``      xs ``(B, T, D)`` -> (outputs ``(B, T, O)``, or ``(B, O)`` of a whole
+                                            sequence; stats after it). ``training`` is a
+                                            :class:`wrnn_jax.layers.Training`, or None, if left out, for evaluation
+    ``hidden(variables, xs)``               -> hidden states over time ``(B, T, C, N)``; None where it has none
+    ``constrain(params)``                   -> params, as they are to be after each update; None: as they are
+    ``rates(params)``                       -> factors of the learning rate, a pytree prefix of params; None: 1
+    ``decays(params)``                      -> whether weight decay acts, a pytree prefix of params; None: it does
+    ``transition(params)``                  -> what a step does to the state near the origin, as a matrix; None where
+                                            that has no such form
+    ======================================  ==========================================================================
+
+    A model of one's own that keeps no statistics is two functions of its parameters: :func:`stateless`.
+    """
+
+    init: Callable[[Key], Variables]
+    apply: Callable[..., tuple[Array, Any]]
+    hidden: Callable[[Variables, Array], Array] | None = None
+    constrain: Callable[[Params], Params] | None = None
+    rates: Callable[[Params], Any] | None = None
+    decays: Callable[[Params], Any] | None = None
+    transition: Callable[[Params], np.ndarray | None] = lambda params: None
+
+
+def stateless(
+    init: Callable[[Key], Params],
+    apply: Callable[[Params, Array], Array],
+    hidden: Callable[[Params, Array], Array] | None = None,
+) -> Model:
+    """The model of plain functions of its parameters, which does the same in training and evaluation. A Flax module is
+    one as ``stateless(lambda key: module.init(key, xs), module.apply)``."""
+
+    def apply_model(variables: Variables, xs: Array, training: Training | None = None) -> tuple[Array, Any]:
+        return apply(variables.params, xs), variables.stats
+
+    of_variables = hidden and (lambda variables, xs: hidden(variables.params, xs))
+    return Model(lambda key: Variables(init(key)), apply_model, of_variables)
+
+
+def count_parameters(params: Params) -> int:
+    """The number of scalars in a pytree of arrays."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+class Signature(NamedTuple):
+    """What a task asks of a model."""
+
+    inputs: int
+    """D."""
+    outputs: int
+    """O."""
+    length: int
+    """T, the steps of a training sequence."""
+    read: Literal["all", "last"] = "all"
+    """Whether there is an output at every step, or one of the whole sequence."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which model: its flags. A model's own config is a subclass, of which ``--model`` shows the fields; it raises
+    ``InvalidValue``, when it is made, for what it does not allow."""
+
+    model: str = ""
+    """The model, see --help; or one of your own, as package.module:name."""
+
+    def build(self, signature: Signature) -> Model:
+        """The model, for a task's sizes.
+
+        Raises:
+          InvalidValue: for a signature that the model cannot have.
+        """
+        raise NotImplementedError
+
+    def on_this_machine(self, signature: Signature, batch: int, native_is_built: bool | None = None) -> "ModelConfig":
+        """The config with nothing left open that the machine decides, for such a batch.
+
+        ``native_is_built`` asks what it would be if the native kernels were there, or were not.
+        """
+        return self
+
+    def width(self, signature: Signature) -> int:
+        """The numbers of state that a step of one sequence computes, all layers together; 0 where there are none."""
+        return 0
+
+
+class Entry(NamedTuple):
+    """What a name stands for."""
+
+    name: str
+    """What ``--model`` takes."""
+    config: type[ModelConfig]
+    """The type of its flags."""
+    source: str
+    """The paper."""
+    defaults: Mapping[str, Any] = MappingProxyType({})
+    """Of its flags, where they are not those of the type."""
+    on_rings: bool = False
+    """Whether neurons that stand side by side are neighbours."""

@@ -1,0 +1,217 @@
+"""Networks of layers between an input and a readout: what their configs have in common, and how they are built."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+import jax
+import numpy as np
+
+from wrnn_jax import layers, readouts
+from wrnn_jax.cells.base import Cell, choose_backend, unroll
+from wrnn_jax.cells.jacobian import linearised
+from wrnn_jax.layers import Layer, Training, Variables
+from wrnn_jax.models.base import Model, ModelConfig, Signature
+from wrnn_jax.readouts import Readout, with_readout
+from wrnn_jax.typing import Array, Key, Params
+from wrnn_jax.validation import InvalidValue, require, require_choice, require_integer, require_switch
+
+NORMS = ("none", "layer", "batch", "batch-time")
+POOLINGS = ("last", "mean")
+MOST_LAYERS = 64
+"""Each is compiled by itself."""
+
+
+def recurrent(
+    cell: Cell,
+    readout: Readout,
+    input_size: int,
+    *,
+    outputs: Literal["all", "last"] = "all",
+    remat: bool | int = False,
+    backend: Literal["auto", "scan", "fused", "native", "parallel"] = "auto",
+) -> Model:
+    """The model ``readout(cell(x))``, read at every step or the last; options as in :func:`wrnn_jax.cells.unroll`.
+
+    Parameters ``{"cell": …, "readout": …}``. The readout is part of the loop over time: the states need not be stored
+    to be read.
+    """
+    composed = with_readout(cell, readout)
+
+    def init(key: Key) -> Variables:
+        return Variables(composed.init(key, input_size))
+
+    def apply(variables: Variables, xs: Array, training: Training | None = None) -> tuple[Array, Any]:
+        return unroll(composed, variables.params, xs, outputs=outputs, remat=remat, backend=backend).outputs, ()
+
+    def hidden(variables: Variables, xs: Array) -> Array:
+        return unroll(cell, variables.params["cell"], xs, outputs="last", return_hidden=True).hidden
+
+    return Model(init, apply, hidden)
+
+
+def network(layer: Layer, readout: Readout, input_size: int, *, outputs: str = "all", pooling: str = "last") -> Model:
+    """The model ``readout(layer(x))``, read at every step, at the last, or from the mean over time.
+
+    Parameters ``{"layers": …, "readout": …}``, of the layer and the readout.
+    """
+    of_whole = {"last": layers.last_step, "mean": layers.mean_over_time}
+    reading = layers.every_step if outputs == "all" else of_whole[pooling]
+
+    def init(key: Key) -> Variables:
+        layers_key, readout_key = jax.random.split(key)
+        params, stats = layer.init(layers_key, input_size)
+        size = input_size if layer.output_size is None else layer.output_size
+        return Variables({"layers": params, "readout": readout.init(readout_key, size)}, stats)
+
+    def of_layer(variables: Variables) -> Variables:
+        return Variables(variables.params["layers"], variables.stats)
+
+    def apply(variables: Variables, xs: Array, training: Training | None = None) -> tuple[Array, Any]:
+        ys, stats = layer.apply(of_layer(variables), xs, training)
+        return readout.apply(variables.params["readout"], reading(ys)), stats
+
+    def hidden(variables: Variables, xs: Array) -> Array:
+        return layer.hidden(of_layer(variables), xs)
+
+    parts = {"constrain": lambda params: params, "rates": lambda params: 1.0, "decays": lambda params: True}
+    return Model(
+        init,
+        apply,
+        layer.hidden and hidden,
+        **{name: _of_parts(getattr(layer, name), neutral) for name, neutral in parts.items()},
+    )
+
+
+def _of_parts(of_layer: Callable[[Params], Any] | None, neutral: Callable[[Params], Any]) -> Callable | None:
+    """What says it of a network's layers, said of the whole network."""
+    if of_layer is None:
+        return None
+    return lambda params: {"layers": of_layer(params["layers"]), "readout": neutral(params["readout"])}
+
+
+@dataclass(frozen=True)
+class DeepConfig(ModelConfig):
+    """A network of layers of one kind, and a readout. A subclass gives ``layer``, or all of ``build``."""
+
+    n_hid: int = 100
+    """Neurons of a layer; where it has channels, of each of them."""
+    use_bias: bool = True
+    """Biases; without them the state 0 is a fixed point of the recurrent cells."""
+    n_layers: int = 1
+    """Layers; each but the first reads all that the one before it gives."""
+    norm: Literal["none", "layer", "batch", "batch-time"] = "none"
+    """Normalisation of each layer's outputs: none | layer (over features) | batch (over the batch, at each step by
+    itself) | batch-time (over batch and time)."""
+    residual: bool = False
+    """Add to the outputs of each layer but the first what it was given."""
+    dropout: float = 0.0
+    """The probability with which each output of a layer is set to 0 in training."""
+    pooling: Literal["last", "mean"] = "last"
+    """Of a task with one answer a sequence, what is read: last (the last step) | mean (over time)."""
+
+    def __post_init__(self):
+        require_integer("n_hid", self.n_hid, at_least=1)
+        require_switch("use_bias", self.use_bias)
+        require_integer("n_layers", self.n_layers, at_least=1, at_most=MOST_LAYERS)
+        require_choice("norm", self.norm, NORMS)
+        require_switch("residual", self.residual)
+        if self.dropout:
+            layers.dropout(self.dropout)
+        require_choice("pooling", self.pooling, POOLINGS)
+
+    def layer(self, input_size: int, length: int, index: int) -> Layer:
+        """The layer of number ``index``, from 0 on, for ``input_size`` features and sequences of ``length`` steps."""
+        raise NotImplementedError
+
+    def readout(self, output_size: int) -> Readout:
+        """What reads the last layer: W h + b."""
+        return readouts.linear(output_size, use_bias=self.use_bias)
+
+    def build(self, signature: Signature) -> Model:
+        """``readout(dropout(norm(layer(…))))``, with what each layer but the first is given added to its outputs."""
+        self._require_reading(signature)
+        stack, size = [], signature.inputs
+        for index in range(self.n_layers):
+            core = self.layer(size, signature.length, index)
+            size = size if core.output_size is None else core.output_size
+            parts = [core, *self._norm(signature.length), *([layers.dropout(self.dropout)] if self.dropout else [])]
+            layer = layers.chain(*parts)
+            stack.append(layers.residual(layer) if self.residual and index else layer)
+        readout = self.readout(signature.outputs)
+        return network(layers.chain(*stack), readout, signature.inputs, outputs=signature.read, pooling=self.pooling)
+
+    def _norm(self, length: int) -> list[Layer]:
+        if self.norm == "none":
+            return []
+        return [layers.layer_norm() if self.norm == "layer" else layers.batch_norm(over=self.norm, steps=length)]
+
+    def _require_reading(self, signature: Signature) -> None:
+        allowed = "left out: the task is read at every step"
+        require(signature.read == "last" or self.pooling == "last", "pooling", self.pooling, allowed)
+
+
+@dataclass(frozen=True)
+class CellConfig(DeepConfig):
+    """Recurrent layers of one kind of cell. A subclass gives ``cell``."""
+
+    bias_init: Literal["zeros", "random"] = "zeros"
+    """Start of the biases: zeros | random (as the authors' program leaves them)."""
+    backend: Literal["auto", "scan", "fused", "native", "parallel"] = "auto"
+    """How to go through time: auto | scan | fused | native (once compiled) | parallel (for --act identity)."""
+    FLAGS: ClassVar[dict[str, str]] = {"neurons": "n_hid"}
+    """Options of the cell that flags have another name for."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        try:
+            cell = self.cell(1, 0)
+        except InvalidValue as refused:
+            name = re.compile(rf"\b({'|'.join(self.FLAGS)})\b(?= =)")
+            allowed = name.sub(lambda found: self.FLAGS[found[0]].replace("_", "-"), refused.allowed)
+            raise InvalidValue(self.FLAGS.get(refused.field, refused.field), refused.value, allowed) from None
+        if self.backend != "auto":  # To resolve that asks for a device, and what devices there are may yet be set.
+            choose_backend(cell, self.backend)
+
+    def cell(self, input_size: int, index: int) -> Cell:
+        """The cell of the layer of number ``index``, from 0 on."""
+        raise NotImplementedError
+
+    def layer(self, input_size: int, length: int, index: int) -> Layer:
+        decays = partial(self.decays, index=index)
+        return layers.recurrent(self.cell(input_size, index), backend=self.backend, decays=decays)
+
+    def decays(self, params: Params, index: int) -> Any:
+        """Whether weight decay acts on the parameters of the cell of that layer."""
+        return True
+
+    def transition(self, params: Params, input_size: int) -> np.ndarray | None:
+        """See :class:`wrnn_jax.models.base.Model`; of a network of one layer."""
+        return None if self.use_bias else linearised(self.cell(input_size, 0), params, input_size)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the network is one cell and its readout, which then goes into the loop over time."""
+        return (self.n_layers, self.norm, self.dropout, self.pooling) == (1, "none", 0, "last")
+
+    def build(self, signature: Signature) -> Model:
+        if not self.is_plain:
+            return super().build(signature)
+        cell, readout = self.cell(signature.inputs, 0), self.readout(signature.outputs)
+        model = recurrent(cell, readout, signature.inputs, outputs=signature.read, backend=self.backend)
+        return model._replace(
+            decays=lambda params: {"cell": self.decays(params["cell"], 0), "readout": True},
+            transition=lambda params: self.transition(params["cell"], signature.inputs),
+        )
+
+    def on_this_machine(self, signature: Signature, batch: int, native_is_built: bool | None = None) -> "CellConfig":
+        cell = self.cell(signature.inputs, 0)
+        outputs = signature.read if self.is_plain else "all"
+        return replace(
+            self, backend=choose_backend(cell, self.backend, outputs, batch, native_is_built=native_is_built)
+        )
+
+    def width(self, signature: Signature) -> int:
+        return self.n_layers * self.cell(signature.inputs, 0).output_size

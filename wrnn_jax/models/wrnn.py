@@ -1,0 +1,67 @@
+"""The Wave-RNN: rings of neurons, a recurrence by circular convolution that starts as a shift."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from wrnn_jax import cells, readouts
+from wrnn_jax.cells import Cell
+from wrnn_jax.cells.wave import wave_speeds
+from wrnn_jax.models.base import Entry
+from wrnn_jax.models.rate import RateConfig
+from wrnn_jax.readouts import Readout
+from wrnn_jax.validation import require_integer
+
+SOURCE = "Keller et al. 2024"
+MOST_TAPS = 511
+"""Of a kernel: a step is unrolled over them, each of which takes its time to compile."""
+
+
+@dataclass(frozen=True)
+class WaveConfig(RateConfig):
+    """The Wave-RNN, see :func:`wrnn_jax.cells.wave`."""
+
+    model: str = "wrnn"
+    n_ch: int = 6
+    """Channels: circular rings of n-hid neurons each."""
+    ksize: int = 3
+    """Taps of the recurrent kernel, odd, at most n-hid and 511."""
+    init: Literal["shift", "identity", "random"] = "shift"
+    """Start of the recurrent kernel: shift | identity | random."""
+    speed: float | tuple[float, ...] | Literal["log"] | None = None
+    """Speed ν of the waves at the start, neurons a step: a number, one for each channel, or log (over channels from a
+    tenth of the fastest to the fastest, half of ksize); only with the shift (1 if not given)."""
+    LOCAL: ClassVar[bool] = False
+
+    def __post_init__(self):
+        require_integer("ksize", self.ksize, at_least=1, at_most=MOST_TAPS)
+        super().__post_init__()
+        if self.speed is not None and np.all(wave_speeds(self.speed, self.n_ch, self.ksize) == 1):
+            object.__setattr__(self, "speed", None)  # One setting has one name.
+
+    def cell(self, input_size: int, index: int) -> Cell:
+        start = {"kernel_init": self.init, "speed": self.speed}
+        return cells.wave(self.n_ch, self.n_hid, self.ksize, local=self.LOCAL, **start, **self._options(index))
+
+
+@dataclass(frozen=True)
+class LocalWaveConfig(WaveConfig):
+    """The Wave-RNN with a kernel for each position."""
+
+    LOCAL: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class MLPWaveConfig(WaveConfig):
+    """The Wave-RNN, read by an MLP of 100 hidden units."""
+
+    def readout(self, output_size: int) -> Readout:
+        return readouts.mlp(output_size, use_bias=self.use_bias)
+
+
+ENTRIES = (
+    Entry("wrnn", WaveConfig, SOURCE, on_rings=True),
+    Entry("wrnn-mlp", MLPWaveConfig, SOURCE, on_rings=True),
+    Entry("wrnn-local", LocalWaveConfig, SOURCE, on_rings=True),
+)
