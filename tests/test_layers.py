@@ -1,19 +1,25 @@
 """Layers against their equations, in training and in evaluation, on one device and on two."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh, PartitionSpec
 
-from wrnn_jax import cells, readouts, unroll
+from wrnn_jax import cells, layers, readouts, unroll
 from wrnn_jax.layers import (
     READINGS,
     Layer,
     Training,
     Variables,
+    batch_norm,
     chain,
     dense,
+    dropout,
     elementwise,
+    layer_norm,
     read,
     recurrent,
     residual,
@@ -28,6 +34,15 @@ def normal(*shape, seed=0):
 
 
 XS = normal(B, T, D)
+TRAINING = Training(KEY)
+
+
+def double(tree):
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tree)
+
+
+def assert_close(found, expected, rtol=1e-5, atol=1e-6):
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=rtol, atol=atol), found, expected)
 
 
 def elman_layer(channels=1, **options):
@@ -63,8 +78,8 @@ def test_dense_is_the_affine_map_of_every_step():
     layer = dense(3, bias_init="random")
     variables = layer.init(KEY, D)
     ys, _ = layer.apply(variables, XS)
-    kernel, bias = (np.asarray(variables.params[name], np.float64) for name in ("kernel", "bias"))
-    np.testing.assert_allclose(ys, np.asarray(XS, np.float64) @ kernel.T + bias, rtol=1e-5, atol=1e-6)
+    kernel, bias = (double(variables.params[name]) for name in ("kernel", "bias"))
+    assert_close(ys, double(XS) @ kernel.T + bias)
     assert 0.5 < np.abs(kernel).max() * D**0.5 <= 1
     assert 0 < np.abs(bias).max() * D**0.5 <= 1
     assert not dense(3).init(KEY, D).params["bias"].any()
@@ -184,3 +199,192 @@ def test_a_readout_that_is_not_rowwise_reads_one_step_at_a_time():
     network = read(chain(), centred, READINGS["all"])
     outputs, _ = network.apply(network.init(KEY, D), XS)
     np.testing.assert_allclose(outputs, XS - XS.mean(0, keepdims=True), rtol=1e-6, atol=1e-6)
+
+
+AXES = {"layer": (-1,), "batch-time": (0, 1), "batch": (0,)}
+
+
+def norm_of(over, **options):
+    return (
+        layer_norm(**options) if over == "layer" else batch_norm(over, steps=T if over == "batch" else None, **options)
+    )
+
+
+def normalised(xs, mean, variance, params, eps=1e-5):
+    xs, params = double((xs, params))
+    return params["scale"] * (xs - mean) / np.sqrt(variance + eps) + params["bias"]
+
+
+def norm_and_gradients(xs, params, cotangent, axes, eps=1e-5):
+    """y, ∂L/∂x, ∂L/∂γ and ∂L/∂β in float64 for L = Σ cotangent · y, from the derivatives written out by hand."""
+    mean = xs.mean(axes, keepdims=True)
+    deviation = np.sqrt(((xs - mean) ** 2).mean(axes, keepdims=True) + eps)
+    unit = (xs - mean) / deviation
+    pulled = params["scale"] * cotangent
+    inner = pulled - pulled.mean(axes, keepdims=True) - unit * (pulled * unit).mean(axes, keepdims=True)
+    gradients = {"scale": (cotangent * unit).sum((0, 1)), "bias": cotangent.sum((0, 1))}
+    return params["scale"] * unit + params["bias"], inner / deviation, gradients
+
+
+@pytest.mark.parametrize("over", AXES)
+def test_norms_are_their_equations_in_value_and_gradient(over):
+    layer, cotangent = norm_of(over), normal(B, T, D, seed=1)
+    variables = layer.init(KEY, D)
+    np.testing.assert_array_equal(variables.params["scale"], np.ones(D))
+    np.testing.assert_array_equal(variables.params["bias"], np.zeros(D))
+    params = {"scale": normal(D, seed=2), "bias": normal(D, seed=3)}
+
+    @jax.jit
+    def value_and_gradients(params, xs):
+        ys, pull_back = jax.vjp(
+            lambda *given: layer.apply(variables._replace(params=given[0]), given[1], TRAINING)[0], params, xs
+        )
+        return ys, *pull_back(cotangent)[::-1]
+
+    # Features far from 0 keep their variance.
+    for offset, precision in ((0.0, 2e-5), (100.0, 2e-3)):
+        expected = norm_and_gradients(*double((XS + offset, params, cotangent)), AXES[over])
+        assert_close(value_and_gradients(params, XS + offset), expected, precision, precision)
+
+    # Inputs of 16 bits: all is computed in 32, and rounded at the end.
+    rounded = XS.astype(jnp.bfloat16)
+    half, stats = layer.apply(variables, rounded, TRAINING)
+    whole, _ = layer.apply(variables, rounded.astype(jnp.float32), TRAINING)
+    np.testing.assert_array_equal(half, whole.astype(jnp.bfloat16))
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(stats))
+
+
+@pytest.mark.parametrize("over", ["batch-time", "batch"])
+def test_running_statistics_follow_the_batches_and_serve_in_evaluation(over):
+    momentum, axes = 0.7, AXES[over]
+    layer = norm_of(over, momentum=momentum)
+    variables = layer.init(KEY, D)._replace(params={"scale": normal(D, seed=2), "bias": normal(D, seed=3)})
+    batches = normal(3, B, T, D, seed=4) * 2.0 + 1.0
+
+    def step(stats, xs):
+        return layer.apply(variables._replace(stats=stats), xs, TRAINING)[1], None
+
+    stats, _ = jax.lax.scan(step, variables.stats, batches)
+    mean, variance = 0.0, 1.0
+    for xs in np.asarray(batches, np.float64):
+        mean = momentum * mean + (1 - momentum) * xs.mean(axes)
+        variance = momentum * variance + (1 - momentum) * xs.var(axes, ddof=1)
+    assert mean.shape == ((D,) if over == "batch-time" else (T, D))
+    assert_close(stats, {"mean": mean, "variance": variance})
+
+    # Evaluation takes these, leaves them as they are, and treats each sequence by itself.
+    trained = variables._replace(stats=stats)
+    ys, after = layer.apply(trained, XS)
+    assert_close(ys, normalised(XS, mean, variance, variables.params), rtol=1e-4)
+    assert after is stats
+    np.testing.assert_array_equal(layer.apply(trained, XS[1:2])[0], ys[1:2])
+    longer, shorter = normal(B, T + 2, D), XS[:, :2]
+    if over == "batch":
+        mean, variance = (np.concatenate([each, each[-1:], each[-1:]]) for each in (mean, variance))
+        _, after = layer.apply(trained, shorter, TRAINING)
+        np.testing.assert_array_equal(after["mean"][2:], stats["mean"][2:])
+        assert_close(after["mean"][:2], momentum * mean[:2] + (1 - momentum) * double(shorter).mean(0))
+    assert_close(layer.apply(trained, longer)[0], normalised(longer, mean, variance, variables.params), rtol=1e-4)
+
+
+def test_two_devices_compute_the_numbers_of_one():
+    """Outputs, statistics and gradients of two members of a grid; each device has half of the batch."""
+    network = chain(dense(D), batch_norm(), dropout(0.3), norm_of("batch"), dense(2))
+    variables = jax.vmap(lambda key: network.init(key, D))(jax.random.split(KEY, 2))
+    keys, targets = jax.random.split(jax.random.key(1), 2), normal(B, T, 2, seed=5)
+
+    def member(axis, xs, targets, variables, key):
+        def loss(params):
+            ys, stats = network.apply(variables._replace(params=params), xs, Training(key, axis))
+            return jnp.square(ys - targets).mean(), (stats, ys)
+
+        (value, (stats, ys)), gradient = jax.value_and_grad(loss, has_aux=True)(variables.params)
+        return jax.lax.pmean((value, gradient), axis) if axis else (value, gradient), stats, ys
+
+    def members(axis, xs, targets, *each):
+        return jax.vmap(partial(member, axis, xs, targets))(*each)
+
+    whole, split = PartitionSpec(), PartitionSpec("batch")
+    on_two = jax.shard_map(
+        partial(members, "batch"),
+        mesh=Mesh(np.array(jax.devices()[:2]), ("batch",)),
+        in_specs=(split, split, whole, whole),
+        out_specs=(whole, whole, PartitionSpec(None, "batch")),
+        check_vma=False,
+    )
+    expected = jax.jit(partial(members, None))(XS, targets, variables, keys)
+    assert_close(jax.jit(on_two)(XS, targets, variables, keys), expected, rtol=2e-5)
+    # The halves have statistics of their own, and the members outputs.
+    assert np.abs(XS[:2].mean((0, 1)) - XS[2:].mean((0, 1))).max() > 0.1
+    assert np.abs(expected[2][0] - expected[2][1]).max() > 0.1
+
+
+def test_batch_norm_wants_a_batch_and_options_that_mean_something():
+    layer = batch_norm()
+    variables = layer.init(KEY, D)
+    with pytest.raises(ValueError, match=r"^batch = 1: must be 2 or more for batch norm$"):
+        layer.apply(variables, XS[:1], TRAINING)
+    refusals = {
+        "over = 'time': must be one of batch-time, batch": lambda: batch_norm("time"),
+        "steps = None: must be a whole number, 1 or more": lambda: batch_norm("batch"),
+        'steps = 5: must be left out unless over is "batch"': lambda: batch_norm(steps=5),
+        "momentum = 1.0: must be a number from 0 to below 1": lambda: batch_norm(momentum=1.0),
+        "eps = 0: must be a finite number above 0": lambda: layer_norm(eps=0),
+        "dropout = 1: must be a number from 0 to below 1": lambda: dropout(1),
+        "dropout = nan: must be a number from 0 to below 1": lambda: dropout(float("nan")),
+    }
+    for line, refused in refusals.items():
+        with pytest.raises(ValueError) as error:  # noqa: PT011
+            refused()
+        assert str(error.value) == line
+
+
+def test_dropout_keeps_the_mean_and_drops_each_feature_of_each_step():
+    rate, size = 0.3, (40, 50, 20)
+    layer, ones = dropout(rate), jnp.ones(size)
+    ys, stats = layer.apply(Variables(()), ones, TRAINING)
+    assert stats == ()
+    kept = np.asarray(ys) > 0
+    np.testing.assert_allclose(ys, kept / (1 - rate), rtol=1e-6)
+    deviation = (rate * (1 - rate) / ones.size) ** 0.5
+    assert abs(kept.mean() - (1 - rate)) < 4 * deviation
+    assert abs(np.var(ys) - rate / (1 - rate)) < 0.02
+    for axis in range(3):  # No axis shares a draw: neighbours along it are independent.
+        first, second = (np.take(kept, range(at, size[axis] - 1 + at), axis) for at in (0, 1))
+        assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 4 / ones.size**0.5
+
+    np.testing.assert_array_equal(layer.apply(Variables(()), ones, TRAINING)[0], ys)
+    other, _ = layer.apply(Variables(()), ones, Training(jax.random.key(1)))
+    assert abs(np.corrcoef(kept.ravel(), np.ravel(other > 0))[0, 1]) < 4 / ones.size**0.5
+    # What is drawn is the sequence's own: a part of the batch has the same, in any dtype.
+    half = layer.apply(Variables(()), ones[:7].astype(jnp.bfloat16), TRAINING)[0]
+    assert half.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(half > 0, kept[:7])
+
+
+def test_dropout_with_tied_draws_drops_a_feature_for_a_whole_sequence():
+    ys, _ = dropout(0.5, tied=True).apply(Variables(()), jnp.ones((40, 5, 20)), TRAINING)
+    np.testing.assert_array_equal(ys, jnp.broadcast_to(ys[:, :1], ys.shape))
+    kept = np.asarray(ys[:, 0] > 0)
+    assert abs(kept.mean() - 0.5) < 4 * 0.5 / kept.size**0.5
+    assert abs(np.corrcoef(kept[:-1].ravel(), kept[1:].ravel())[0, 1]) < 4 / kept.size**0.5
+
+
+def test_dropout_in_evaluation_and_of_rate_0_is_the_identity():
+    assert dropout(0.9).apply(Variables(()), XS)[0] is XS
+    assert dropout(0).apply(Variables(()), XS, Training(key=None))[0] is XS  # Draws nothing.
+
+
+def test_layers_of_a_chain_drop_independently():
+    size = (40, 50, 20)
+    layer = chain(dropout(0.5), dropout(0.5))
+    ys, _ = layer.apply(layer.init(KEY, 20), jnp.ones(size), TRAINING)
+    # Both draws alike would keep a half, not a quarter.
+    assert abs(float((ys > 0).mean()) - 0.25) < 4 * (3 / 16 / ys.size) ** 0.5
+
+
+def test_the_example_of_the_docstring():
+    lines = layers.__doc__.split("::\n\n")[1].splitlines()
+    names = {**vars(layers), "cells": cells, "readouts": readouts, "jax": jax, "xs": XS[..., :1], "key": KEY}
+    exec("\n".join(line.strip() for line in lines), names)
+    assert names["outputs"].shape == (B, 10)

@@ -55,6 +55,11 @@ def require_positive(field: str, value: float) -> None:
     _require_float32(field, value)
 
 
+def require_fraction(field: str, value: float) -> None:
+    """``value`` is a number in [0, 1)."""
+    require(_is_finite(value) and 0 <= value < 1, field, value, "a number from 0 to below 1")
+
+
 def number(text: str) -> float:
     """What a text says; ``ValueError`` if that is no number. What is not 0 is not rounded to 0, which often means
     something of its own, but to the smallest number there is."""

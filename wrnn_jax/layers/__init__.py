@@ -13,6 +13,8 @@ last step::
 
 from wrnn_jax.layers.base import Layer, Training, Variables
 from wrnn_jax.layers.combine import chain, residual
+from wrnn_jax.layers.dropout import dropout
+from wrnn_jax.layers.norms import batch_norm, layer_norm
 from wrnn_jax.layers.pointwise import dense, elementwise
 from wrnn_jax.layers.pooling import READINGS, every_step, last_step, mean_over_time, read
 from wrnn_jax.layers.recurrent import recurrent
@@ -22,11 +24,14 @@ __all__ = [
     "Layer",
     "Training",
     "Variables",
+    "batch_norm",
     "chain",
     "dense",
+    "dropout",
     "elementwise",
     "every_step",
     "last_step",
+    "layer_norm",
     "mean_over_time",
     "read",
     "recurrent",

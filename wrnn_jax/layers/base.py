@@ -3,6 +3,10 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+from jax import lax
+
 from wrnn_jax.typing import Array, Key, Params
 
 
@@ -24,6 +28,12 @@ class Training(NamedTuple):
     same."""
     axis: str | None = None
     """The mapped axis over which the batch is split, each device being given a part; None where it is whole."""
+
+    def sequence_keys(self, sequences: int) -> Key:
+        """A key for each of the ``sequences`` given here, ``(B,)``, made from its place in the whole batch: what is
+        drawn from it is the same however many devices share the batch."""
+        first = lax.axis_index(self.axis) * sequences if self.axis else 0
+        return jax.vmap(jax.random.fold_in, (None, 0))(self.key, first + jnp.arange(sequences))
 
 
 class Layer(NamedTuple):
