@@ -20,7 +20,7 @@ from experiments.room import require_possible, require_room
 from wrnn_jax import console, models
 from wrnn_jax.files import write_atomically
 from wrnn_jax.layers import Variables
-from wrnn_jax.models import Model, ModelConfig, Signature, count_parameters
+from wrnn_jax.models import Model, ModelConfig, count_parameters
 from wrnn_jax.tasks import Source, Task
 from wrnn_jax.training import fit as fitting
 from wrnn_jax.training.checkpoint import Checkpoints
@@ -176,17 +176,11 @@ def assemble(
     task = task or experiment.make_task(config.task)
     train, batch = config.train, config.train.batch
     config = dataclasses.replace(config, train=resolved(task, train))
-    signature = signature_of(config, task)
     if trains:
-        compile_if_it_pays(config, task, signature, members)
-    model_config = config.model.on_this_machine(signature, batch)
+        compile_if_it_pays(config, task, members)
+    model_config = config.model.on_this_machine(task.signature, batch)
     shards = shards_of_batch(model_config, batch, members)
-    return Parts(dataclasses.replace(config, model=model_config), task, model_config.build(signature), shards)
-
-
-def signature_of(config: Any, task: Task) -> Signature:
-    """What a config's task asks of a model."""
-    return Signature(task.input_size, task.output_size, config.task.shape[0], task.outputs)
+    return Parts(dataclasses.replace(config, model=model_config), task, model_config.build(task.signature), shards)
 
 
 def resolved(task: Task, train: TrainConfig) -> TrainConfig:

@@ -10,7 +10,7 @@ from wrnn_jax import console
 from wrnn_jax.cells.base import NATIVE_BATCH
 from wrnn_jax.kernels import native
 from wrnn_jax.kernels.native.build import build_once
-from wrnn_jax.models import ModelConfig, Signature
+from wrnn_jax.models import ModelConfig
 from wrnn_jax.tasks import Progress, Source, Task
 from wrnn_jax.training.members import How, members_mesh
 from wrnn_jax.typing import Array
@@ -20,19 +20,18 @@ WORTH = 2e9
 included, on two CPU cores: ``python3 -m experiments.bench kernels``), and compiling takes some 10 s."""
 
 
-def compile_if_it_pays(config: Any, task: Task, signature: Signature, members: int) -> None:
+def compile_if_it_pays(config: Any, task: Task, members: int) -> None:
     """Compile them, where ``auto`` would then take them, for as much training as a config asks for.
 
     Args:
       config: an experiment's, its training resolved.
       task: its task.
-      signature: what that asks of the model.
       members: how many of a grid are trained so.
     """
     if _backend(config.model) != "auto" or native.is_built():
         return
-    with_native = config.model.on_this_machine(signature, config.train.batch, native_is_built=True)
-    if _backend(with_native) == "native" and members * _states(config, task, signature) >= WORTH:
+    with_native = config.model.on_this_machine(task.signature, config.train.batch, native_is_built=True)
+    if _backend(with_native) == "native" and members * _states(config, task) >= WORTH:
         build_once(console.say)
 
 
@@ -47,11 +46,11 @@ def _backend(model: ModelConfig) -> str | None:
     return getattr(model, "backend", None)
 
 
-def _states(config: Any, task: Task, signature: Signature) -> float:
+def _states(config: Any, task: Task) -> float:
     """B·T·C·N of all training steps."""
 
     def draw(source: Source) -> Array:
         return task.batch(source, jax.random.key(0), Progress(jnp.int32(0), jnp.int32(0)), config.train.batch)[0]
 
     batch, steps, _ = jax.eval_shape(draw, Source(task.source.data, dict(task.source.fixed))).shape
-    return float(batch) * steps * config.model.width(signature) * config.train.max_steps
+    return float(batch) * steps * config.model.width(task.signature) * config.train.max_steps

@@ -7,10 +7,11 @@ import jax
 
 from wrnn_jax.grids.available import available_bytes
 from wrnn_jax.grids.room import run_bytes
-from wrnn_jax.models import Signature, count_parameters
+from wrnn_jax.models import count_parameters
 from wrnn_jax.tasks import Task
 from wrnn_jax.training.config import TrainConfig
 from wrnn_jax.training.loop import Trainer
+from wrnn_jax.typing import Signature
 from wrnn_jax.validation import InvalidValue
 
 FLOAT = 4

@@ -6,8 +6,7 @@ import chex
 import numpy as np
 import pytest
 
-from wrnn_jax import models
-from wrnn_jax.models import ModelConfig
+from wrnn_jax.models import configure
 from wrnn_jax.tasks import CopyConfig, copy_task
 from wrnn_jax.training.checkpoint import CheckpointError, Checkpoints
 from wrnn_jax.training.loop import make_trainer
@@ -25,7 +24,7 @@ TASK = copy_task(CopyConfig(T=0))
 @pytest.fixture(scope="module")
 def trainer():
     # Each of the readout's arrays is larger than any file of Orbax's own: see ``largest_file``.
-    return make_trainer(models.build(ModelConfig(n_hid=400, n_ch=2), 10, 10, "all"), TASK, 8)
+    return make_trainer(configure("wrnn", n_hid=400, n_ch=2).build(TASK.signature), TASK, 8)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from small import TINY, numbers, quickly, untimed
 from experiments import copy, figures, report
 from experiments.experiment import RunConfig
 from helpers import run
-from wrnn_jax.models import ModelConfig
+from wrnn_jax.models import configure
 from wrnn_jax.tasks import CopyConfig
 from wrnn_jax.training.config import TrainConfig
 from wrnn_jax.training.rundir import RunDirectory
@@ -253,7 +253,7 @@ def made_run(at):
 
 def made_kept(at):
     shutil.copytree(KEPT, at)
-    config = copy.Config(CopyConfig(T=30), ModelConfig(), TrainConfig(), RunConfig())
+    config = copy.Config(CopyConfig(T=30), configure("wrnn"), TrainConfig(), RunConfig())
     (at / "config.json").write_text(json.dumps({"experiment": "copy", "config": dataclasses.asdict(config)}))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from wrnn_jax.grids import grid
-from wrnn_jax.models import Model, ModelConfig, build
+from wrnn_jax.models import configure, stateless
 from wrnn_jax.nn.linen import WaveRNNCell
 from wrnn_jax.tasks import CopyConfig, copy_task
 from wrnn_jax.training.loop import make_trainer
@@ -21,7 +21,7 @@ from wrnn_jax.validation import InvalidValue
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 TASK = copy_task(CopyConfig(T=2))
-MODEL = build(ModelConfig(n_hid=6, n_ch=2, act="identity"), TASK.input_size, TASK.output_size, TASK.outputs)
+MODEL = configure("wrnn", n_hid=6, n_ch=2, act="identity").build(TASK.signature)
 
 
 @functools.cache
@@ -147,7 +147,7 @@ class Recall(nn.Module):
 
 def test_a_user_s_own_flax_model_trains_in_a_grid():
     module = Recall()
-    model = Model(lambda key: module.init(key, jnp.zeros((1, 22, 10))), module.apply)
+    model = stateless(lambda key: module.init(key, jnp.zeros((1, 22, 10))), module.apply)
     members = make_trainer(model, TASK, 4, members=2, how="map")
     hparams = Hparams(np.array([1e-2, 1e-3], np.float32), np.ones(2, np.float32))
     states = members.advance(members.init(np.arange(2)), hparams, np.full(2, 4))

@@ -23,7 +23,7 @@ TIMEOUT = 400
 FOUR_DEVICES = """
 import jax, numpy as np
 jax.config.update("jax_num_cpu_devices", 4)
-from wrnn_jax.models import ModelConfig, build
+from wrnn_jax.models import configure
 from wrnn_jax.tasks import CopyConfig, copy_task
 from wrnn_jax.grids import grid
 from wrnn_jax.training.loop import make_trainer
@@ -31,7 +31,7 @@ from wrnn_jax.training.optimizer import Hparams
 
 assert jax.device_count() == 4
 task = copy_task(CopyConfig(T=2))
-model = build(ModelConfig(n_hid=6, n_ch=2, act="tanh"), 10, 10, "all")
+model = configure("wrnn", n_hid=6, n_ch=2, act="tanh").build(task.signature)
 CASES = (4, "map", (4, 1)), (6, "map", (2, 2)), (6, "vmap", (4, 1)), (2, "vmap", (2, 2)), (1, "map", (1, 4))
 for members, how, shape in CASES:
     trainer = make_trainer(model, task, 8, members=members, how=how)

@@ -13,7 +13,8 @@ from experiments import figures, hds, reading
 from experiments.experiment import RunConfig, assemble
 from helpers import at_step, refusal, run
 from wrnn_jax.cells import history_system, unroll
-from wrnn_jax.models import HDSModelConfig, build
+from wrnn_jax.layers import Variables
+from wrnn_jax.models import configure
 from wrnn_jax.tasks import HDSConfig, hds_task
 from wrnn_jax.tasks.hds import longest_horizon, operator_of, responses, spread, step_scale, system_of
 from wrnn_jax.theory import TASKS, basis, fibonacci_operator, moments, phi, rnn
@@ -128,10 +129,10 @@ def test_metrics_of_answers_that_are_known():
 def exact(task_config):
     """The task, and a traveling-wave memory with its operator for a boundary, whatever the key."""
     task = hds_task(task_config)
-    model = build(HDSModelConfig("twm-lbc", n_hid=task_config.s), task_config.d, task_config.d, "all")
+    model = configure("twm-lbc", n_hid=task_config.s).build(task.signature)
     operator = jnp.asarray(operator_of(task_config), jnp.float32)
-    params = model.init(KEY) | {"cell": {"operator": operator}}
-    return task, model._replace(init=lambda key: jax.tree.map(jnp.copy, params))
+    variables = Variables(model.init(KEY).params | {"cell": {"operator": operator}})
+    return task, model._replace(init=lambda key: jax.tree.map(jnp.copy, variables))
 
 
 @pytest.mark.parametrize("task", [*TASKS, "fibonacci", "compose-copy"])
@@ -140,7 +141,7 @@ def test_the_memory_with_its_own_operator_is_right_at_any_horizon(task):
     horizon = None if task == "fibonacci" else 1000
     task, model = exact(HDSConfig(task, horizon=horizon, curriculum=(3,)))
     inputs, due = task.splits["test"].examples(None, jnp.arange(4))
-    metrics = task.splits["test"].metrics(jax.jit(model.apply)(model.init(KEY), inputs), due)
+    metrics = task.splits["test"].metrics(jax.jit(model.apply)(model.init(KEY), inputs)[0], due)
     assert np.max(metrics["test_mse"]) < 1e-9
     assert task.solved({name: float(value.mean()) for name, value in metrics.items()})
 
@@ -250,17 +251,28 @@ def test_variables_move(trained, tmp_path):
         assert animation.n_frames == 3 + 6
 
 
+def srnn(**fields):
+    return configure("srnn", n_hid=64, init="orthogonal", use_bias=False, **fields)
+
+
+def untrained(params):
+    return TrainState(**dict.fromkeys(TrainState._fields))._replace(params=params, fixed={}, stats=())
+
+
 @pytest.mark.usefixtures("standard_promotion")
 def test_what_is_read_of_an_exact_rnn_is_its_theory():
     """The RNN built of (Φ, Ψ), in place of a trained one: no angle error, Φ in the basis of its variables, in which the
     hidden state is the substrate, and every sign right at each step of the horizon."""
     config = hds.Config(
-        HDSConfig("T1", horizon=12, curriculum=(3,)), HDSModelConfig(act="identity"), hds.HDSTrainConfig(), RunConfig()
+        HDSConfig("T1", horizon=12, curriculum=(3,)),
+        srnn(act="identity"),
+        hds.HDSTrainConfig(),
+        RunConfig(),
     )
     parts = assemble(hds.EXPERIMENT, config)
     orthonormal = basis(np.linalg.qr(np.random.default_rng(0).normal(size=(64, 64)))[0])
     params = rnn(operator_of(config.task), orthonormal)
-    state = TrainState(**dict.fromkeys(TrainState._fields))._replace(params=params, fixed={})
+    state = untrained(params)
     measured = reading.measure(parts, state)
     assert (measured["eigenvalues_kept"], measured["eigenvalues_theory"]) == (64, 64)
     assert measured["angle_error"] < 1e-5
@@ -277,7 +289,7 @@ def test_what_is_read_of_an_exact_rnn_is_its_theory():
     np.testing.assert_allclose(waves[7], inputs[:8], atol=1e-3)  # T1 is shown a history, and has it.
     np.testing.assert_allclose(waves[15], inputs[:8], atol=1e-3)
     np.testing.assert_allclose(waves[9, :-1], waves[8, 1:], atol=1e-3)
-    np.testing.assert_array_equal(reading.accuracy_along(parts, params), np.ones(12))
+    np.testing.assert_array_equal(reading.accuracy_along(parts, state), np.ones(12))
     by_input = reading.read(parts, params, "input")
     np.testing.assert_allclose(by_input.basis.vectors, read.basis.vectors, atol=1e-4)
 
@@ -285,10 +297,15 @@ def test_what_is_read_of_an_exact_rnn_is_its_theory():
 @pytest.mark.usefixtures("standard_promotion")
 def test_a_network_of_a_nonlinear_system_has_variables_but_no_phi():
     config = hds.Config(
-        HDSConfig("xor", d=3, s=3, horizon=6, curriculum=(3,)), HDSModelConfig(), hds.HDSTrainConfig(), RunConfig()
+        HDSConfig("xor", d=3, s=3, horizon=6, curriculum=(3,)),
+        srnn(),
+        hds.HDSTrainConfig(),
+        RunConfig(),
     )
     parts = assemble(hds.EXPERIMENT, config)
-    state = TrainState(**dict.fromkeys(TrainState._fields))._replace(params=parts.model.init(KEY), fixed={})
+    state = TrainState(**dict.fromkeys(TrainState._fields))._replace(
+        params=parts.model.init(KEY).params, fixed={}, stats=()
+    )
     measured = reading.measure(parts, state)
     assert measured["linear_mse"] == pytest.approx(2 / 6)  # Steps 1 and 5 of 6 are sums.
     assert measured["spectral_radius"] == pytest.approx(1, abs=1e-5)  # An orthogonal start.

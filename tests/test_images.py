@@ -42,7 +42,7 @@ def first_pixels(inputs):
 def test_pixels_come_row_by_row(shape):
     images = numbered(shape)
     task = pixel_task(CONFIG, images)
-    assert (task.input_size, task.output_size, task.outputs) == (shape[2], 10, "last")
+    assert task.signature == (shape[2], 10, shape[0] * shape[1], "last")
     inputs, labels = task.splits["test"].examples(task.source, jnp.array([4, 0]))
     for sequence, label, index in zip(np.asarray(inputs), labels, (4, 0), strict=True):
         assert label == images.test_labels[index]
@@ -86,7 +86,7 @@ def test_the_order_is_the_seeds_and_is_taken_from_where_the_run_keeps_it():
 def test_rows_come_first_and_then_one_noise_for_all():
     images = numbered((3, 4, 3))
     task = noisy_rows_task(NoisyRowsConfig(dataset="digits", T=500), images)
-    assert task.input_size == 12
+    assert task.signature.inputs == 12
     inputs, _ = task.splits["test"].examples(task.source, jnp.arange(TEST))
     inputs = np.asarray(inputs)
     assert inputs.shape == (TEST, 500, 12)

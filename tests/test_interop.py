@@ -9,6 +9,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from wrnn_jax.datasets import Images
 from wrnn_jax.interop import from_authors, to_authors
+from wrnn_jax.layers import Variables
 from wrnn_jax.tasks import NoisyRowsConfig, noisy_rows_task
 
 STEPS = 500
@@ -100,7 +101,9 @@ def test_weights_of_nscifar10_know_the_colours_in_our_order():
         arrays["cell.Wx.weight"] /= 8
         _, outputs = authors_program(arrays, theirs, "relu")
         model, params = from_authors(arrays, channels=2)
-        np.testing.assert_allclose(model.apply(params, ours), outputs, rtol=0, atol=1e-5 * np.abs(outputs).max())
+        np.testing.assert_allclose(
+            model.apply(Variables(params), ours)[0], outputs, rtol=0, atol=1e-5 * np.abs(outputs).max()
+        )
         back = to_authors(model, params)
         for name, array in arrays.items():
             np.testing.assert_array_equal(back[name], array)
@@ -127,7 +130,7 @@ def assert_same_numbers(arrays, activation, expected, channels):
     """Our states and outputs at all 500 steps within 1e-5 of the largest."""
     model, params = from_authors(arrays, activation=activation, channels=channels)
     xs = inputs_for(arrays)
-    rings, outputs = jax.jit(lambda *args: (model.hidden(*args), model.apply(*args)))(params, xs)
+    rings, outputs = jax.jit(lambda *args: (model.hidden(*args), model.apply(*args)[0]))(Variables(params), xs)
     assert rings.shape[2] == channels
     ours = np.reshape(rings, (*rings.shape[:2], -1)), np.asarray(outputs)
     for actual, desired in zip(ours, expected, strict=True):
@@ -183,7 +186,7 @@ def test_channels_of_a_dense_network_are_its_presentation():
     (one, params), (three, same) = (from_authors(arrays, channels=channels) for channels in (None, 3))
     jax.tree.map(np.testing.assert_array_equal, params, same)
     xs = inputs_for(arrays)[:, :5]
-    ring, rings = jax.jit(lambda *args: (one.hidden(*args), three.hidden(*args)))(params, xs)
+    ring, rings = jax.jit(lambda *args: (one.hidden(*args), three.hidden(*args)))(Variables(params), xs)
     np.testing.assert_array_equal(np.reshape(rings, (2, 5, 1, 12)), ring)
 
 

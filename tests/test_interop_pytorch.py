@@ -8,6 +8,7 @@ import pytest
 
 from wrnn_jax.cells import lstm, wave
 from wrnn_jax.interop import from_pytorch, to_pytorch
+from wrnn_jax.layers import Variables
 
 STEPS, N, D, OUT = 60, 5, 3, 2
 
@@ -70,10 +71,10 @@ def test_same_weights_give_the_documented_states_and_outputs(name):
         wide = {key.removeprefix("rnn."): np.float64(value) for key, value in arrays.items()}
         states = program({"bias_ih_l0": np.zeros(gates * N), "bias_hh_l0": np.zeros(gates * N), **wide}, np.float64(xs))
         expected = states if arrays is not whole else states @ wide["head.out.weight"].T + wide["head.out.bias"]
-        ours = jax.jit(model.apply)(params, xs)
+        ours = jax.jit(model.apply)(Variables(params), xs)[0]
         assert ours.shape == expected.shape
         np.testing.assert_allclose(ours, expected, atol=1e-5 * np.abs(expected).max())
-    np.testing.assert_allclose(model.hidden(params, xs)[:, :, 0], states, atol=1e-5 * np.abs(states).max())
+    np.testing.assert_allclose(model.hidden(Variables(params), xs)[:, :, 0], states, atol=1e-5 * np.abs(states).max())
 
 
 @pytest.mark.parametrize(("gates", "bias"), [(1, True), (1, False), (4, True), (4, False)])

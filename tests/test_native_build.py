@@ -13,7 +13,7 @@ from experiments.experiment import RunConfig, assemble
 from experiments.runs import open_run
 from wrnn_jax.kernels import native
 from wrnn_jax.kernels.native import build, library
-from wrnn_jax.models import ModelConfig
+from wrnn_jax.models import configure
 from wrnn_jax.tasks import CopyConfig
 from wrnn_jax.training.config import TrainConfig
 from wrnn_jax.training.rundir import RunDirectory
@@ -249,7 +249,9 @@ def test_without_locks_in_the_file_system_it_is_compiled_all_the_same(compiler, 
 
 
 def copying(max_steps=60_000, **model):
-    return copy.Config(CopyConfig(), ModelConfig(**model), TrainConfig(max_steps=max_steps), RunConfig())
+    return copy.Config(
+        CopyConfig(), configure(**{"model": "wrnn", **model}), TrainConfig(max_steps=max_steps), RunConfig()
+    )
 
 
 @pytest.mark.parametrize(

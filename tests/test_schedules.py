@@ -9,8 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from wrnn_jax import models
-from wrnn_jax.models import ModelConfig
+from wrnn_jax.models import configure
 from wrnn_jax.tasks import CopyConfig, copy_task
 from wrnn_jax.training.config import EpochsConfig, TrainConfig
 from wrnn_jax.training.loop import make_trainer
@@ -144,14 +143,14 @@ def test_weight_decay_adds_its_gradient_after_the_clip():
 @pytest.fixture(scope="module")
 def trainer():
     task = copy_task(CopyConfig(T=1))
-    model = models.build(ModelConfig(n_hid=5, n_ch=2), task.input_size, task.output_size, task.outputs)
+    model = configure("wrnn", n_hid=5, n_ch=2).build(task.signature)
     return make_trainer(model, task, 4, schedule="plateau")
 
 
 def test_a_loss_divisor_trains_on_the_divided_loss(trainer):
     """Divided by 1e8, gradients are below the clip and of the size of Adam's ε; undivided they are neither."""
     task = copy_task(CopyConfig(T=1))
-    model = models.build(ModelConfig(n_hid=5, n_ch=2), task.input_size, task.output_size, task.outputs)
+    model = configure("wrnn", n_hid=5, n_ch=2).build(task.signature)
     divided = task._replace(loss=lambda outputs, targets: task.loss(outputs, targets) / 1e8)
     ends = []
     for each, divisor in ((trainer, 1e8), (make_trainer(model, divided, 4, schedule="plateau"), 1.0), (trainer, 1.0)):
@@ -190,7 +189,7 @@ def plateau_of_the_framework(accuracies, patience, cooldown, threshold=1e-4):
 def test_plateau_on_the_accuracy_is_the_frameworks():
     """Rises, standstills longer than patience and cooldown, and a random walk; the loss, which falls, plays no part."""
     task = copy_task(CopyConfig(T=1))._replace(score="recall")
-    model = models.build(ModelConfig(n_hid=5, n_ch=2), task.input_size, task.output_size, task.outputs)
+    model = configure("wrnn", n_hid=5, n_ch=2).build(task.signature)
     trainer = make_trainer(model, task, 4, schedule="plateau-accuracy")
     walk = np.random.default_rng(0).integers(400, 420, 30) / 1000
     accuracies = [0.1, 0.2, 0.3, *[0.3] * 14, 0.31, *[0.25] * 7, 0.4, *walk, np.nan, *[0.9] * 14]

@@ -11,7 +11,7 @@ from wrnn_jax.grids.memory import MARGIN
 from wrnn_jax.grids.progress import Progress, Stopped
 from wrnn_jax.grids.room import plan_members
 from wrnn_jax.grids.sweep import Job, Sweep, fit_sweep
-from wrnn_jax.models import ModelConfig, build
+from wrnn_jax.models import configure
 from wrnn_jax.tasks import CopyConfig, copy_task
 from wrnn_jax.training import fit as fitting
 from wrnn_jax.training.config import TrainConfig
@@ -22,7 +22,7 @@ from wrnn_jax.validation import InvalidValue
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 TASK = copy_task(CopyConfig(T=1))
-MODEL = build(ModelConfig(n_hid=6, n_ch=2, act="identity"), TASK.input_size, TASK.output_size, TASK.outputs)
+MODEL = configure("wrnn", n_hid=6, n_ch=2, act="identity").build(TASK.signature)
 STEPS = 12
 RATES = (1e-2, 1e-3, 1e30, 3e-3, 1e-1)  # One diverges; the last is soon below the loss at which to stop.
 CONFIGS = [

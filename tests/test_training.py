@@ -8,8 +8,8 @@ import optax
 import pytest
 
 from helpers import at_step
-from wrnn_jax import models
-from wrnn_jax.models import Model, ModelConfig
+from wrnn_jax.layers import Variables
+from wrnn_jax.models import configure, stateless
 from wrnn_jax.tasks import AddingConfig, CopyConfig, HDSConfig, Source, Split, adding_task, copy_task, hds_task
 from wrnn_jax.training.loop import make_trainer
 from wrnn_jax.training.optimizer import Hparams, divide_and_clip, make_hparams, make_optimizer
@@ -24,7 +24,7 @@ BATCH = 8
 
 @pytest.fixture(scope="module")
 def model():
-    return models.build(ModelConfig(n_hid=7, n_ch=2), TASK.input_size, TASK.output_size, TASK.outputs)
+    return configure("wrnn", n_hid=7, n_ch=2).build(TASK.signature)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def trainer(model):
 def test_with_float64_on_a_state_keeps_its_types_and_a_batch_its_symbols():
     with jax.enable_x64(True):
         for task in (TASK, adding_task(AddingConfig(T=12)), hds_task(HDSConfig())):
-            model = models.build(ModelConfig(n_hid=7), task.input_size, task.output_size, task.outputs)
+            model = configure("wrnn", n_hid=7).build(task.signature)
             trainer, hparams = make_trainer(model, task, BATCH), Hparams(1e-3, 1.0)
             state = jax.eval_shape(trainer.init, 0)
             assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype("float64")}
@@ -60,7 +60,7 @@ def test_steps_are_adam_with_clipping_written_out(model, trainer):
     params = [np.asarray(leaf, np.float64) for leaf in params]
     m, v = [np.zeros_like(p) for p in params], [np.zeros_like(p) for p in params]
     key = jax.random.wrap_key_data(state.key)
-    gradient_of = jax.jit(jax.grad(lambda at, x, y: TASK.loss(model.apply(at, x), y)))
+    gradient_of = jax.jit(jax.grad(lambda at, x, y: TASK.loss(model.apply(Variables(at), x)[0], y)))
     for t in range(1, 4):
         inputs, targets = TASK.batch(TASK.source, key, at_step(t - 1), BATCH)
         at = jax.tree.unflatten(treedef, [jnp.asarray(p, jnp.float32) for p in params])
@@ -168,7 +168,7 @@ def test_the_mean_training_loss_is_that_of_the_batches(model, trainer):
     state = trainer.init(1)
     params, key = jax.tree.map(jnp.array, state.params), jax.random.wrap_key_data(jnp.array(state.key))
     state = trainer.advance(state, make_hparams(0.0, 1.0), 4)
-    loss = jax.jit(lambda inputs, targets: TASK.loss(model.apply(params, inputs), targets))
+    loss = jax.jit(lambda inputs, targets: TASK.loss(model.apply(Variables(params), inputs)[0], targets))
     losses = [float(loss(*TASK.batch(TASK.source, key, at_step(step), BATCH))) for step in range(4)]
     assert len(set(losses)) == 4, "each step has a batch of its own"
     state, mean = trainer.drain(state)
@@ -187,7 +187,7 @@ def test_a_run_that_diverges_stops_at_its_last_finite_state(model):
     def loss(outputs, targets):
         return -outputs.mean()  # Adam then adds lr = 0.1 to the weight at every step.
 
-    falling = Model(lambda key: {"w": jnp.float32(1.0)}, apply)
+    falling = stateless(lambda key: {"w": jnp.float32(1.0)}, apply)
     trainer = make_trainer(falling, TASK._replace(loss=loss), BATCH)
     hparams = make_hparams(1e-1, 0.0)
     state = trainer.advance(trainer.init(0), hparams, 100)
@@ -206,8 +206,8 @@ def test_an_update_that_overflows_counts_as_divergence(trainer):
 
 
 def test_frozen_parts_stay_as_they_were():
-    config = ModelConfig(n_hid=7, n_ch=2, freeze_encoder=True, freeze_recurrence=True)
-    trainer = make_trainer(models.build(config, 10, 10, "all"), TASK, BATCH)
+    config = configure("wrnn", n_hid=7, n_ch=2, freeze_encoder=True, freeze_recurrence=True)
+    trainer = make_trainer(config.build(TASK.signature), TASK, BATCH)
     before = jax.tree.map(jnp.array, trainer.init(0).params)
     after = trainer.advance(trainer.init(0), make_hparams(1e-1, 1.0), 3).params
     chex.assert_trees_all_equal(after["cell"], before["cell"])
@@ -234,7 +234,7 @@ def table_task(sizes, score=None):
     )
 
 
-WEIGHT = Model(lambda key: {"w": jnp.float32(1.0)}, lambda params, xs: params["w"] * xs)
+WEIGHT = stateless(lambda key: {"w": jnp.float32(1.0)}, lambda params, xs: params["w"] * xs)
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 128, 129, 300, 513])

@@ -13,7 +13,6 @@ from wrnn_jax.analysis.variables import (
     compare_spectra,
     in_basis,
     input_memories,
-    linearised,
     outside,
     reduced,
     variable_memories,
@@ -21,6 +20,7 @@ from wrnn_jax.analysis.variables import (
 )
 from wrnn_jax.cells import elman, wave
 from wrnn_jax.cells.gated import lstm
+from wrnn_jax.cells.jacobian import linearised
 from wrnn_jax.cells.twm import attention_boundary, twm
 from wrnn_jax.theory import TASKS, basis, binding_operator, fibonacci_operator, phi, random_basis, writing_input
 from wrnn_jax.validation import InvalidValue

@@ -14,7 +14,7 @@ d   neurons of a column, the elements of such a vector
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import jax
 
@@ -26,3 +26,16 @@ Params = Any
 Carry = Any
 """A pytree of arrays, each with the batch axes first."""
 Shape = Sequence[int]
+
+
+class Signature(NamedTuple):
+    """What a task asks of a model."""
+
+    inputs: int
+    """D."""
+    outputs: int
+    """O."""
+    length: int
+    """T, the steps of a training sequence."""
+    read: Literal["all", "last"] = "all"
+    """Whether there is an output at every step, or one of the whole sequence."""

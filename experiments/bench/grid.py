@@ -15,7 +15,7 @@ from experiments.devices import prepare_jax
 from experiments.experiment import RunConfig
 from experiments.kernels import shards_of_batch
 from experiments.room import require_possible
-from wrnn_jax.models import Signature, configure
+from wrnn_jax.models import configure
 from wrnn_jax.tasks import CopyConfig, copy_task
 from wrnn_jax.training.config import TrainConfig
 from wrnn_jax.training.loop import Trainer, make_trainer
@@ -78,9 +78,8 @@ def _trainer(T: int, members: int | None, how: How = "auto") -> Trainer:
     """As an experiment makes it; of a single run where ``members`` is None."""
     prepare_jax()
     task = copy_task(CopyConfig(T=T))
-    signature = Signature(task.input_size, task.output_size, T + 20, task.outputs)
-    config = configure("wrnn").on_this_machine(signature, BATCH)
-    model, shards = config.build(signature), shards_of_batch(config, BATCH, members or 1, how)
+    config = configure("wrnn").on_this_machine(task.signature, BATCH)
+    model, shards = config.build(task.signature), shards_of_batch(config, BATCH, members or 1, how)
     return make_trainer(model, task, BATCH, members=members, how=how, shards=shards)
 
 

@@ -16,7 +16,7 @@ from experiments.bench.workloads import WORKLOADS
 from experiments.devices import prepare_jax
 from experiments.experiment import RunConfig
 from experiments.room import require_possible
-from wrnn_jax.models import ModelConfig, Signature, configure
+from wrnn_jax.models import ModelConfig, configure
 from wrnn_jax.tasks import CopyConfig, Task, copy_task
 from wrnn_jax.training.config import TrainConfig
 from wrnn_jax.training.fit import fit
@@ -107,9 +107,9 @@ def chunk(T: int, steps: int, cache: str | None = None) -> Callable[[], float]:
 
 def _parts(T: int) -> tuple[ModelConfig, Task, Trainer]:
     task = copy_task(CopyConfig(T=T))
-    signature, batch = Signature(task.input_size, task.output_size, T + 20, task.outputs), TrainConfig().batch
-    config = configure("wrnn").on_this_machine(signature, batch)
-    return config, task, make_trainer(config.build(signature), task, batch)
+    batch = TrainConfig().batch
+    config = configure("wrnn").on_this_machine(task.signature, batch)
+    return config, task, make_trainer(config.build(task.signature), task, batch)
 
 
 def _run_at(T: int, steps: int) -> tuple[float, float, float]:

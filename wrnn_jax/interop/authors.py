@@ -51,7 +51,7 @@ def from_authors(
       backend: as in :func:`wrnn_jax.cells.unroll`.
 
     Returns:
-      ``(model, params)`` with ``model.apply(params, xs)``: xs ``(B, T, D)`` -> ``(B, T, O)``.
+      ``(model, params)`` with ``model.apply(Variables(params), xs)[0]``: xs ``(B, T, D)`` -> ``(B, T, O)``.
 
     Raises:
       ValueError: for a missing or unknown name, or shapes that do not fit each other.

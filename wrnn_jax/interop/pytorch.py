@@ -50,8 +50,8 @@ def from_pytorch(
       backend: as in :func:`wrnn_jax.unroll`.
 
     Returns:
-      ``(model, params)`` with ``model.apply(params, xs)``: xs ``(B, T, D)``, as with ``batch_first=True``, ->
-      ``(B, T, O)``; without a readout h itself, ``(B, T, N)``.
+      ``(model, params)`` with ``model.apply(Variables(params), xs)[0]``: xs ``(B, T, D)``, as with
+      ``batch_first=True``, -> ``(B, T, O)``; without a readout h itself, ``(B, T, N)``.
 
     Raises:
       InvalidValue: for several layers, two directions, a projection or a GRU; a missing or unknown name; or arrays that

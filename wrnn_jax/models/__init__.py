@@ -10,8 +10,8 @@ from functools import cache
 from typing import Any
 
 from wrnn_jax.models import elman, lstm, twm, wrnn
-from wrnn_jax.models.base import Entry, Model, ModelConfig, Signature, count_parameters, stateless
-from wrnn_jax.models.deep import CellConfig, DeepConfig, network, recurrent
+from wrnn_jax.models.base import Entry, Model, ModelConfig, count_parameters, from_layer, stateless
+from wrnn_jax.models.deep import CellConfig, DeepConfig, recurrent
 from wrnn_jax.validation import InvalidValue, require
 
 __all__ = [
@@ -21,11 +21,10 @@ __all__ = [
     "Entry",
     "Model",
     "ModelConfig",
-    "Signature",
     "configure",
     "count_parameters",
     "entry",
-    "network",
+    "from_layer",
     "recurrent",
     "stateless",
 ]

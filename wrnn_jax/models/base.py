@@ -3,13 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from wrnn_jax.layers import Training, Variables
-from wrnn_jax.typing import Array, Key, Params
+from wrnn_jax.layers import Layer, Training, Variables
+from wrnn_jax.typing import Array, Key, Params, Signature
 
 
 class Model(NamedTuple):
@@ -55,22 +55,15 @@ def stateless(
     return Model(lambda key: Variables(init(key)), apply_model, of_variables)
 
 
+def from_layer(layer: Layer, input_size: int) -> Model:
+    """The model that a layer is for D inputs, such as what :func:`wrnn_jax.layers.read` gives."""
+    same = (layer.apply, layer.hidden, layer.constrain, layer.rates, layer.decays)
+    return Model(lambda key: layer.init(key, input_size), *same)
+
+
 def count_parameters(params: Params) -> int:
     """The number of scalars in a pytree of arrays."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
-
-
-class Signature(NamedTuple):
-    """What a task asks of a model."""
-
-    inputs: int
-    """D."""
-    outputs: int
-    """O."""
-    length: int
-    """T, the steps of a training sequence."""
-    read: Literal["all", "last"] = "all"
-    """Whether there is an output at every step, or one of the whole sequence."""
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,19 @@
 """Networks of layers between an input and a readout: what their configs have in common, and how they are built."""
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-import jax
 import numpy as np
 
 from wrnn_jax import layers, readouts
 from wrnn_jax.cells.base import Cell, choose_backend, unroll
 from wrnn_jax.cells.jacobian import linearised
 from wrnn_jax.layers import Layer, Training, Variables
-from wrnn_jax.models.base import Model, ModelConfig, Signature
+from wrnn_jax.models.base import Model, ModelConfig, from_layer
 from wrnn_jax.readouts import Readout, with_readout
-from wrnn_jax.typing import Array, Key, Params
+from wrnn_jax.typing import Array, Key, Params, Signature
 from wrnn_jax.validation import InvalidValue, require, require_choice, require_integer, require_switch
 
 NORMS = ("none", "layer", "batch", "batch-time")
@@ -50,46 +48,6 @@ def recurrent(
         return unroll(cell, variables.params["cell"], xs, outputs="last", return_hidden=True).hidden
 
     return Model(init, apply, hidden)
-
-
-def network(layer: Layer, readout: Readout, input_size: int, *, outputs: str = "all", pooling: str = "last") -> Model:
-    """The model ``readout(layer(x))``, read at every step, at the last, or from the mean over time.
-
-    Parameters ``{"layers": …, "readout": …}``, of the layer and the readout.
-    """
-    of_whole = {"last": layers.last_step, "mean": layers.mean_over_time}
-    reading = layers.every_step if outputs == "all" else of_whole[pooling]
-
-    def init(key: Key) -> Variables:
-        layers_key, readout_key = jax.random.split(key)
-        params, stats = layer.init(layers_key, input_size)
-        size = input_size if layer.output_size is None else layer.output_size
-        return Variables({"layers": params, "readout": readout.init(readout_key, size)}, stats)
-
-    def of_layer(variables: Variables) -> Variables:
-        return Variables(variables.params["layers"], variables.stats)
-
-    def apply(variables: Variables, xs: Array, training: Training | None = None) -> tuple[Array, Any]:
-        ys, stats = layer.apply(of_layer(variables), xs, training)
-        return readout.apply(variables.params["readout"], reading(ys)), stats
-
-    def hidden(variables: Variables, xs: Array) -> Array:
-        return layer.hidden(of_layer(variables), xs)
-
-    parts = {"constrain": lambda params: params, "rates": lambda params: 1.0, "decays": lambda params: True}
-    return Model(
-        init,
-        apply,
-        layer.hidden and hidden,
-        **{name: _of_parts(getattr(layer, name), neutral) for name, neutral in parts.items()},
-    )
-
-
-def _of_parts(of_layer: Callable[[Params], Any] | None, neutral: Callable[[Params], Any]) -> Callable | None:
-    """What says it of a network's layers, said of the whole network."""
-    if of_layer is None:
-        return None
-    return lambda params: {"layers": of_layer(params["layers"]), "readout": neutral(params["readout"])}
 
 
 @dataclass(frozen=True)
@@ -137,16 +95,19 @@ class DeepConfig(ModelConfig):
         for index in range(self.n_layers):
             core = self.layer(size, signature.length, index)
             size = size if core.output_size is None else core.output_size
-            parts = [core, *self._norm(signature.length), *([layers.dropout(self.dropout)] if self.dropout else [])]
-            layer = layers.chain(*parts)
+            parts = {"layer": core, **self._norm(signature.length)}
+            if self.dropout:
+                parts["dropout"] = layers.dropout(self.dropout)
+            layer = layers.chain(**parts)
             stack.append(layers.residual(layer) if self.residual and index else layer)
+        reading = layers.READINGS["all" if signature.read == "all" else self.pooling]
         readout = self.readout(signature.outputs)
-        return network(layers.chain(*stack), readout, signature.inputs, outputs=signature.read, pooling=self.pooling)
+        return from_layer(layers.read(layers.chain(*stack), readout, reading), signature.inputs)
 
-    def _norm(self, length: int) -> list[Layer]:
+    def _norm(self, length: int) -> dict[str, Layer]:
         if self.norm == "none":
-            return []
-        return [layers.layer_norm() if self.norm == "layer" else layers.batch_norm(over=self.norm, steps=length)]
+            return {}
+        return {"norm": layers.layer_norm() if self.norm == "layer" else layers.batch_norm(self.norm, length)}
 
     def _require_reading(self, signature: Signature) -> None:
         allowed = "left out: the task is read at every step"

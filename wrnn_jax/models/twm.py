@@ -9,10 +9,10 @@ from wrnn_jax import cells, readouts
 from wrnn_jax.cells import Cell
 from wrnn_jax.cells.base import choose_backend
 from wrnn_jax.cells.twm import Boundary, attention_boundary, linear_boundary
-from wrnn_jax.models.base import Entry, Model, ModelConfig, Signature
+from wrnn_jax.models.base import Entry, Model, ModelConfig
 from wrnn_jax.models.deep import recurrent
 from wrnn_jax.theory import phi
-from wrnn_jax.typing import Params
+from wrnn_jax.typing import Params, Signature
 from wrnn_jax.validation import require, require_integer
 
 SOURCE = "Karuvally et al. 2024"

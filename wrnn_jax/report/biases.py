@@ -6,7 +6,8 @@ from typing import Any
 
 import jax
 
-from wrnn_jax.models import Signature, configure, count_parameters
+from wrnn_jax.models import configure, count_parameters
+from wrnn_jax.typing import Signature
 from wrnn_jax.validation import InvalidValue
 
 SIZES = {"copy": (10, 10), "adding": (2, 1), "smnist": (1, 10), "psmnist": (1, 10), "nscifar10": (96, 10)}

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from wrnn_jax.tasks.base import Task, fresh, held_out
-from wrnn_jax.typing import Array, Key
+from wrnn_jax.typing import Array, Key, Signature
 from wrnn_jax.validation import require, require_integer
 
 TEST_SIZE = 1000
@@ -74,9 +74,7 @@ def adding_task(config: AddingConfig) -> Task:
         return metrics["test_mse"] <= SOLVED_MSE
 
     return Task(
-        input_size=2,
-        output_size=1,
-        outputs="last",
+        Signature(2, 1, config.T, "last"),
         batch=fresh(generate),
         loss=loss,
         splits={"test": held_out(generate, TEST_SIZE, metrics)},

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from wrnn_jax.typing import Array, Key
+from wrnn_jax.typing import Array, Key, Signature
 from wrnn_jax.validation import require
 
 TEST_KEY = 1
@@ -77,9 +77,8 @@ class Task(NamedTuple):
     ======================================  ====================================================
     """
 
-    input_size: int
-    output_size: int
-    outputs: Literal["all", "last"]
+    signature: Signature
+    """Its sizes: what it asks of a model."""
     batch: Callable[[Source, Key, Progress, int], tuple[Array, Any]]
     loss: Callable[[Array, Any], Array]
     splits: Mapping[str, Split]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from wrnn_jax.tasks.base import Task, fresh, held_out
-from wrnn_jax.typing import Array, Key
+from wrnn_jax.typing import Array, Key, Signature
 from wrnn_jax.validation import require_choice, require_integer
 
 SYMBOLS = 10
@@ -115,9 +115,7 @@ def copy_task(config: CopyConfig) -> Task:
         return metrics["recall"] == 1.0 and metrics["test_loss"] < SOLVED_LOSS
 
     return Task(
-        CATEGORIES,
-        CATEGORIES,
-        "all",
+        Signature(CATEGORIES, CATEGORIES, config.shape[0]),
         fresh(generate),
         loss,
         {"test": held_out(generate, TEST_SIZE, metrics)},

@@ -11,7 +11,7 @@ import numpy as np
 
 from wrnn_jax.tasks.base import Curriculum, Progress, Source, Task, held_out
 from wrnn_jax.theory import System, moments, named_system
-from wrnn_jax.typing import Array, Key
+from wrnn_jax.typing import Array, Key, Signature
 from wrnn_jax.validation import require, require_integer
 
 HORIZON = 200
@@ -240,9 +240,7 @@ def hds_task(config: HDSConfig) -> Task:
         return signs >= SOLVED_SIGNS and error <= SOLVED_MSE
 
     return Task(
-        input_size=d,
-        output_size=d,
-        outputs="all",
+        Signature(d, d, config.shape[0]),
         batch=batch,
         loss=loss,
         splits={"test": held_out(lambda key, size: generate(key, size, config.horizon), TEST_SIZE, metrics)},

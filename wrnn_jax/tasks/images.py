@@ -12,7 +12,7 @@ import optax
 from wrnn_jax.datasets import DATASETS, Images
 from wrnn_jax.tasks.base import Progress, Source, Split, Task
 from wrnn_jax.tasks.shuffle import shuffled
-from wrnn_jax.typing import Array, Key
+from wrnn_jax.typing import Array, Key, Signature
 from wrnn_jax.validation import require, require_choice, require_integer
 
 VALIDATION_SIZES = {"mnist": 3000, "cifar10": 3000, "digits": 180}
@@ -87,7 +87,7 @@ def pixel_task(config: PixelConfig, images: Images) -> Task:
     def sequences(fixed: Mapping[str, Array], pixels: Array) -> Array:
         return pixels.reshape(len(pixels), -1, pixels.shape[-1])
 
-    return _image_task(config, images, sequences, images.train_images.shape[-1], fixed={})
+    return _image_task(config, images, sequences, fixed={})
 
 
 def permuted_task(config: PermutedConfig, images: Images) -> Task:
@@ -99,7 +99,7 @@ def permuted_task(config: PermutedConfig, images: Images) -> Task:
         return pixels.reshape(len(pixels), -1, pixels.shape[-1])[:, fixed["permutation"]]
 
     fixed = {"permutation": np.asarray(order, np.int32)}
-    return _image_task(config, images, sequences, images.train_images.shape[-1], fixed)
+    return _image_task(config, images, sequences, fixed)
 
 
 def noisy_rows_task(config: NoisyRowsConfig, images: Images) -> Task:
@@ -117,14 +117,13 @@ def noisy_rows_task(config: NoisyRowsConfig, images: Images) -> Task:
         noise = jnp.broadcast_to(fixed["noise"], (len(pixels), *fixed["noise"].shape))
         return jnp.concatenate([pixels.reshape(len(pixels), rows, features), noise], axis=1)
 
-    return _image_task(config, images, sequences, features, {"noise": np.asarray(noise)})
+    return _image_task(config, images, sequences, {"noise": np.asarray(noise)})
 
 
 def _image_task(
     config: ImageConfig,
     images: Images,
     sequences: Callable[[Mapping[str, Array], Array], Array],
-    input_size: int,
     fixed: Mapping[str, Array],
 ) -> Task:
     """Classification, read from the last step, of what ``sequences(fixed, pixels)`` makes of images.
@@ -133,6 +132,8 @@ def _image_task(
     the validation and the test split: ``val_loss``, ``val_acc``, ``test_loss``, ``test_acc``; of as many training
     images as validate: ``train_acc``.
     """
+    pixels = jax.ShapeDtypeStruct((1, *images.train_images.shape[1:]), jnp.float32)
+    _, steps, features = jax.eval_shape(sequences, fixed, pixels).shape
     order = np.random.default_rng(SPLIT_SEED).permutation(len(images.train_images))
     of_training, of_validation = np.split(order, [-VALIDATION_SIZES[config.dataset]])
     data = {
@@ -166,9 +167,7 @@ def _image_task(
         return Split(size, lambda source, indices: examples(source, part, indices), metrics)
 
     return Task(
-        input_size=input_size,
-        output_size=images.classes,
-        outputs="last",
+        Signature(features, images.classes, steps, "last"),
         batch=batch,
         loss=lambda outputs, targets: cross_entropy(outputs, targets).mean(),
         splits={"val": split("val"), "test": split("test"), "train": split("train")},
