@@ -179,7 +179,7 @@ def assemble(
     if trains:
         compile_if_it_pays(config, task, members)
     model_config = config.model.on_this_machine(task.signature, batch)
-    shards = shards_of_batch(model_config, batch, members)
+    shards = shards_of_batch(config.model.backend_for(task.signature, batch), batch, members)
     return Parts(dataclasses.replace(config, model=model_config), task, model_config.build(task.signature), shards)
 
 

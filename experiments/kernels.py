@@ -10,7 +10,6 @@ from wrnn_jax import console
 from wrnn_jax.cells.base import NATIVE_BATCH
 from wrnn_jax.kernels import native
 from wrnn_jax.kernels.native.build import build_once
-from wrnn_jax.models import ModelConfig
 from wrnn_jax.tasks import Progress, Source, Task
 from wrnn_jax.training.members import How, members_mesh
 from wrnn_jax.typing import Array
@@ -28,22 +27,17 @@ def compile_if_it_pays(config: Any, task: Task, members: int) -> None:
       task: its task.
       members: how many of a grid are trained so.
     """
-    if _backend(config.model) != "auto" or native.is_built():
+    would_be_taken = config.model.backend_for(task.signature, config.train.batch, native_is_built=True)
+    if would_be_taken != "native" or native.is_built() or config.model.backend != "auto":
         return
-    with_native = config.model.on_this_machine(task.signature, config.train.batch, native_is_built=True)
-    if _backend(with_native) == "native" and members * _states(config, task) >= WORTH:
+    if members * _states(config, task) >= WORTH:
         build_once(console.say)
 
 
-def shards_of_batch(model: ModelConfig, batch: int, members: int, how: How = "auto") -> int:
+def shards_of_batch(backend: str | None, batch: int, members: int, how: How = "auto") -> int:
     """Over how many devices the batch of each of ``members`` is split, for a backend that was chosen for all of it."""
-    least = NATIVE_BATCH if _backend(model) == "native" else 1
+    least = NATIVE_BATCH if backend == "native" else 1
     return members_mesh(jax.local_devices(), members, batch, how, least=least).shape["batch"]
-
-
-def _backend(model: ModelConfig) -> str | None:
-    """How the model goes through time; None where that is no option of it."""
-    return getattr(model, "backend", None)
 
 
 def _states(config: Any, task: Task) -> float:

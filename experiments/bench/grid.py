@@ -79,7 +79,7 @@ def _trainer(T: int, members: int | None, how: How = "auto") -> Trainer:
     prepare_jax()
     task = copy_task(CopyConfig(T=T))
     config = configure("wrnn").on_this_machine(task.signature, BATCH)
-    model, shards = config.build(task.signature), shards_of_batch(config, BATCH, members or 1, how)
+    model, shards = config.build(task.signature), shards_of_batch(config.backend, BATCH, members or 1, how)
     return make_trainer(model, task, BATCH, members=members, how=how, shards=shards)
 
 

@@ -1,7 +1,7 @@
 """What a model is to training, what a config of one is to a command line, and what a name stands for."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -82,12 +82,17 @@ class ModelConfig:
         """
         raise NotImplementedError
 
-    def on_this_machine(self, signature: Signature, batch: int, native_is_built: bool | None = None) -> "ModelConfig":
-        """The config with nothing left open that the machine decides, for such a batch.
+    def backend_for(self, signature: Signature, batch: int, native_is_built: bool | None = None) -> str | None:
+        """How it goes through time on this machine, for such a batch; None where that is no option of it.
 
         ``native_is_built`` asks what it would be if the native kernels were there, or were not.
         """
-        return self
+        return None
+
+    def on_this_machine(self, signature: Signature, batch: int) -> "ModelConfig":
+        """The config with nothing left open that the machine decides, for such a batch."""
+        backend = self.backend_for(signature, batch)
+        return self if backend is None else replace(self, backend=backend)
 
     def width(self, signature: Signature) -> int:
         """The numbers of state that a step of one sequence computes, all layers together; 0 where there are none."""

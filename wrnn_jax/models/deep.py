@@ -1,7 +1,7 @@
 """Networks of layers between an input and a readout: what their configs have in common, and how they are built."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -167,12 +167,10 @@ class CellConfig(DeepConfig):
             transition=lambda params: self.transition(params["cell"], signature.inputs),
         )
 
-    def on_this_machine(self, signature: Signature, batch: int, native_is_built: bool | None = None) -> "CellConfig":
-        cell = self.cell(signature.inputs, 0)
+    def backend_for(self, signature: Signature, batch: int, native_is_built: bool | None = None) -> str | None:
         outputs = signature.read if self.is_plain else "all"
-        return replace(
-            self, backend=choose_backend(cell, self.backend, outputs, batch, native_is_built=native_is_built)
-        )
+        cell = self.cell(signature.inputs, 0)
+        return choose_backend(cell, self.backend, outputs, batch, native_is_built=native_is_built)
 
     def width(self, signature: Signature) -> int:
         return self.n_layers * self.cell(signature.inputs, 0).output_size

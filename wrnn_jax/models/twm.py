@@ -1,6 +1,6 @@
 """Traveling-wave working memory: a substrate of columns, whose boundary condition is trained."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -53,9 +53,8 @@ class TWMConfig(ModelConfig):
         """Φ."""
         return phi(params["cell"]["operator"])
 
-    def on_this_machine(self, signature: Signature, batch: int, native_is_built: bool | None = None) -> "TWMConfig":
-        chosen = choose_backend(self.cell(signature.inputs), self.backend, signature.read, batch)
-        return replace(self, backend=chosen)
+    def backend_for(self, signature: Signature, batch: int, native_is_built: bool | None = None) -> str | None:
+        return choose_backend(self.cell(signature.inputs), self.backend, signature.read, batch)
 
     def width(self, signature: Signature) -> int:
         return self.cell(signature.inputs).output_size
