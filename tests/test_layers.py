@@ -194,20 +194,18 @@ def test_a_network_reads_the_last_step_every_step_or_the_mean(reading):
 
 
 def test_a_readout_that_is_not_rowwise_reads_one_step_at_a_time():
-    """Centred over the batch: read in one piece it would be centred over time as well."""
-    centred = readouts.Readout(lambda key, size: {}, lambda params, y: y - y.mean(0, keepdims=True), D)
+    """Centred over all that it is given: in one piece it would be centred over time as well."""
+    centred = readouts.Readout(lambda key, size: {}, lambda params, y: y - y.mean(), D)
     network = read(chain(), centred, READINGS["all"])
     outputs, _ = network.apply(network.init(KEY, D), XS)
-    np.testing.assert_allclose(outputs, XS - XS.mean(0, keepdims=True), rtol=1e-6, atol=1e-6)
+    assert_close(outputs, XS - XS.mean((0, 2), keepdims=True))
 
 
 AXES = {"layer": (-1,), "batch-time": (0, 1), "batch": (0,)}
 
 
 def norm_of(over, **options):
-    return (
-        layer_norm(**options) if over == "layer" else batch_norm(over, steps=T if over == "batch" else None, **options)
-    )
+    return layer_norm(**options) if over == "layer" else batch_norm(over, T, **options)
 
 
 def normalised(xs, mean, variance, params, eps=1e-5):
@@ -327,7 +325,6 @@ def test_batch_norm_wants_a_batch_and_options_that_mean_something():
     refusals = {
         "over = 'time': must be one of batch-time, batch": lambda: batch_norm("time"),
         "steps = None: must be a whole number, 1 or more": lambda: batch_norm("batch"),
-        'steps = 5: must be left out unless over is "batch"': lambda: batch_norm(steps=5),
         "momentum = 1.0: must be a number from 0 to below 1": lambda: batch_norm(momentum=1.0),
         "eps = 0: must be a finite number above 0": lambda: layer_norm(eps=0),
         "dropout = 1: must be a number from 0 to below 1": lambda: dropout(1),

@@ -42,8 +42,8 @@ def layer_norm(*, eps: float = 1e-5) -> Layer:
 
 def batch_norm(
     over: Literal["batch-time", "batch"] = "batch-time",
-    *,
     steps: int | None = None,
+    *,
     momentum: float = 0.9,
     eps: float = 1e-5,
 ) -> Layer:
@@ -64,14 +64,14 @@ def batch_norm(
     Args:
       over: ``"batch-time"``: one mean and variance ``(F,)``, over B and T, as published for IndRNN; what comes of a
         step then depends, in training, on later ones. ``"batch"``: every step has its own, over B, ``(steps, F)``.
-      steps: for ``over="batch"``, the T of training. Later steps than these have the running statistics of the last;
-        a shorter batch changes only those of its steps.
+      steps: the T of training, which ``over="batch"`` must know. Later steps than these have the running statistics
+        of the last; a shorter batch changes only those of its steps.
       momentum: m, the part of the running statistics that a batch leaves.
       eps: ε.
 
     Raises:
-      ValueError: for an unknown ``over``, ``steps`` that are missing or have no use, m outside [0, 1), ε not above 0;
-        and for a batch of 1 in training, which has no variance.
+      ValueError: for an unknown ``over``, ``steps`` that are missing, m outside [0, 1), ε not above 0; and for a batch
+        of 1 in training, which has no variance.
 
     Source: Ioffe & Szegedy 2015, algorithms 1 and 2; over batch and time Li et al. 2018, section 4; each step by
     itself Cooijmans et al. 2017, section 3.
@@ -79,13 +79,12 @@ def batch_norm(
     require_choice("over", over, OVER)
     if over == "batch":
         require_integer("steps", steps, at_least=1)
-    require(over == "batch" or steps is None, "steps", steps, 'left out unless over is "batch"')
     require_fraction("momentum", momentum)
     require_positive("eps", eps)
     axes = (0, 1) if over == "batch-time" else (0,)
 
     def init(key: Key, input_size: int) -> Variables:
-        shape = (input_size,) if steps is None else (steps, input_size)
+        shape = (steps, input_size) if over == "batch" else (input_size,)
         return Variables(_affine(input_size), {"mean": jnp.zeros(shape), "variance": jnp.ones(shape)})
 
     def apply(variables: Variables, xs: Array, training: Training | None = None) -> tuple[Array, Any]:
