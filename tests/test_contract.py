@@ -26,7 +26,7 @@ WAVE = cells.wave(2, 5, 3, activation="tanh", kernel_init="random", encoder_init
 LINEAR_WAVE = cells.wave(2, 5, 3, activation="identity", kernel_init="random", encoder_init="dense")
 LINEAR_TWM = cells.twm(cells.linear_boundary(2, 3))
 CELLS = {
-    "wave": with_readout(WAVE, linear(2)),
+    "wave": with_readout(WAVE._replace(start=lambda params: params["encoder"]["bias"]), linear(2)),
     "wave, mlp": with_readout(LINEAR_WAVE, mlp(2, 3)),
     "linear wave": with_readout(LINEAR_WAVE, linear(2)),
     "wave, untied": cells.wave(2, 5, local=True),

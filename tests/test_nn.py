@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from user_cells import antisymmetric, unitary
 
-from wrnn_jax.cells import Cell, elman, lstm, unroll, wave
+from wrnn_jax.cells import Cell, elman, first_carry, lstm, unroll, wave
 from wrnn_jax.nn import linen, nnx
 from wrnn_jax.readouts import linear, with_readout
 
@@ -53,8 +54,8 @@ def leaky(neurons):
 
 
 # A pure cell, and the options of the WaveRNNCell that should be it (None: the AdaptedCell should). Between them they
-# give each option a value that is not the default, have a tuple for a carry, parameters that are no dict, and a
-# parameter named like an attribute of the module.
+# give each option a value that is not the default, have a tuple for a carry, parameters that are no dict, a parameter
+# named like an attribute of the module, a trained start, and work that ``unroll`` does once a sequence.
 CELLS = {
     "dense": (wave(C, N, **DENSE), DENSE),
     "tanh": (wave(C, N, **TANH), TANH),
@@ -63,6 +64,8 @@ CELLS = {
     "lstm": (lstm(N), None),
     "leaky": (leaky(N), None),
     "composed": (with_readout(elman(N), linear(3)), None),
+    "unitary": (unitary(N), None),
+    "antisymmetric": (antisymmetric(N), None),
 }
 
 
@@ -141,7 +144,7 @@ def loss_and_gradient(run, params, xs):
     return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(params, xs)
 
 
-@pytest.mark.parametrize("name", ["dense", "tanh", "local", "lstm", "leaky"])
+@pytest.mark.parametrize("name", ["tanh", "local", "leaky", "unitary", "antisymmetric"])
 def test_both_equal_the_pure_unroll_in_value_and_gradient(name):
     cell, options = CELLS[name]
     params, xs = draw(cell)
@@ -152,7 +155,7 @@ def test_both_equal_the_pure_unroll_in_value_and_gradient(name):
 
 
 def test_carry_is_taken_at_each_sequences_end(api):
-    cell, options = CELLS["leaky"]
+    cell, options = CELLS["unitary"]
     params, xs = draw(cell)
     run = rnn(api, make(api, cell, options), return_carry=True)
     carry, ys = run(params, xs, seq_lengths=jnp.array(LENGTHS))
@@ -174,7 +177,7 @@ def test_options_of_flax_and_any_number_of_batch_axes(api):
 
 
 def test_bidirectional_joins_two_unrolls(api):
-    cell, options = CELLS["dense"]
+    cell, options = CELLS["unitary"]
     (forward, xs), (backward, _) = draw(cell, 0), draw(cell, 1)
     if api == "linen":
         layer = flax.linen.Bidirectional(*(flax.linen.RNN(make(api, cell, options)) for _ in range(2)))
@@ -205,6 +208,27 @@ def test_computes_in_dtype_and_keeps_the_carrys(api, dtype, carry_dtype):
         state = state.astype(carry_dtype)
         np.testing.assert_allclose(ys[:, t].astype("float32"), y.astype("float32"), rtol=0.02, atol=0.02)
     np.testing.assert_allclose(carry.astype("float32"), state.astype("float32"), rtol=0.02, atol=0.02)
+
+
+def test_a_trained_start_is_the_carry_of_a_module_that_has_its_parameters(api):
+    """In their dtype, and in linen's first pass, which makes them; without them it is refused."""
+    cell, _ = CELLS["unitary"]
+    module = make(api, cell, None, param_dtype=jnp.bfloat16)
+    if api == "nnx":
+        params, carry = module.params, module.initialize_carry((B, D))
+    else:
+        start, key = functools.partial(module.initialize_carry, jax.random.key(0)), jax.random.key(1)
+        with pytest.raises(
+            ValueError, match=r"^initialize_carry = 'a module without its parameters': must be one that"
+        ):
+            start((B, D))
+        layer, xs = flax.linen.RNN(module), draw(cell)[1]
+        ys, variables = jax.jit(layer.init_with_output)(key, xs)
+        assert_close(ys, jax.jit(layer.apply)(variables, xs))
+        params = variables["params"]["cell"]
+        carry = module.apply({"params": params}, key, (B, D), method="initialize_carry")
+    assert_close(carry, first_carry(cell, params, (B,), jnp.bfloat16))
+    assert all(np.abs(leaf).max() > 0.1 for leaf in carry)
 
 
 def test_param_dtype_is_that_of_parameters_first_carry_and_outputs(api):

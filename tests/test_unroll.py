@@ -9,38 +9,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.extend.core import ClosedJaxpr, Jaxpr
 from jax.flatten_util import ravel_pytree
+from user_cells import antisymmetric, transcribed_antisymmetric, transcribed_unitary, unitary
 
-from wrnn_jax import Cell, unroll
-from wrnn_jax.cells import elman, lstm, wave
-
-
-def two_speed_cell(units=4):
-    """A user's own cell with a carry of two arrays: v ← tanh(A v + V x), h ← h + v, and y = h · v."""
-
-    def init(key, input_size):
-        fast_key, input_key = jax.random.split(key)
-        kernels = jax.random.normal(fast_key, (units, units)), jax.random.normal(input_key, (input_size, units))
-        return dict(zip(("A", "V"), kernels, strict=True))
-
-    def initial_carry(batch_shape=(), dtype=jnp.float32):
-        return jnp.zeros((*batch_shape, units), dtype), jnp.zeros((*batch_shape, units), dtype)
-
-    def step(params, carry, x):
-        slow, fast = carry
-        fast = jnp.tanh(fast @ params["A"] + x @ params["V"])
-        slow = slow + fast
-        return (slow, fast), slow * fast
-
-    return Cell(init, initial_carry, step, lambda carry: carry[0][..., None, :], units)
-
+from wrnn_jax import unroll
+from wrnn_jax.cells import elman, first_carry, wave
+from wrnn_jax.readouts import linear, with_readout
 
 CELLS = {
     "wave": wave(2, 4, activation="tanh"),
-    "elman": elman(4, channels=2),
-    "lstm": lstm(4),
-    "two arrays": two_speed_cell(),
+    "unitary": unitary(4),
+    "antisymmetric": antisymmetric(4),
 }
+TRANSCRIBED = {"unitary": transcribed_unitary, "antisymmetric": transcribed_antisymmetric}
 
 
 def normal(*shape, seed=0):
@@ -66,18 +48,18 @@ def assert_close(actual, expected, tolerance=1e-5):
     jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, rtol=tolerance, atol=tolerance), actual, expected)
 
 
-def value_and_gradients(forward, params, xs, carry):
-    """(carry, outputs, hidden) of ``forward(params, xs, carry)``, and the gradients of a loss that sees all of them."""
+def value_and_gradients(forward, *arguments):
+    """What ``forward(*arguments)`` gives, and the gradients of a loss that sees all of it."""
 
-    def loss(params, xs, carry):
-        results = tuple(forward(params, xs, carry))
+    def loss(*arguments):
+        results = tuple(forward(*arguments))
         flat, _ = ravel_pytree(results)
         return jnp.mean(jnp.cos(jnp.arange(flat.size, dtype=jnp.float32)) * flat**2), results
 
-    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))(params, xs, carry)
+    return jax.jit(jax.value_and_grad(loss, argnums=range(len(arguments)), has_aux=True))(*arguments)
 
 
-@pytest.mark.parametrize(("name", "steps"), [("wave", 1), ("lstm", 5), ("two arrays", 5)])
+@pytest.mark.parametrize(("name", "steps"), [("wave", 1), ("unitary", 5)])
 def test_unroll_is_the_python_loop(random_params, name, steps):
     """Carry, outputs and hidden states, and gradients with respect to parameters, inputs and the initial carry."""
     cell = CELLS[name]
@@ -87,6 +69,91 @@ def test_unroll_is_the_python_loop(random_params, name, steps):
         lambda params, xs, carry: unroll(cell, params, xs, carry=carry, return_hidden=True), *arguments
     )
     assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("name", TRANSCRIBED)
+def test_a_start_and_prepared_work_are_the_published_equation(random_params, name):
+    """In ``unroll``, and stepped by hand from the first carry: value, and gradients of inputs and every parameter."""
+    cell = CELLS[name]
+    arguments = random_params(cell, 3, scale=0.5), normal(2, 5, 3)
+
+    def by_hand(params, xs):
+        return python_loop(cell, params, xs, first_carry(cell, params, (2,)))[1:]
+
+    def transcribed(params, xs):
+        with jax.numpy_dtype_promotion("standard"):  # Of real and complex numbers.
+            hidden = TRANSCRIBED[name](params, xs)
+        return hidden.reshape(2, 5, -1), hidden
+
+    expected = value_and_gradients(transcribed, *arguments)
+    assert min(np.abs(leaf).max() for leaf in jax.tree.leaves(expected[1])) > 0.01
+    assert_close(value_and_gradients(by_hand, *arguments), expected)
+    unrolled = value_and_gradients(lambda *args: unroll(cell, *args, return_hidden=True)[1:], *arguments)
+    assert_close(unrolled, expected)
+
+    # An ensemble of two; and in bfloat16, in which steps begin and compute what was prepared in float32.
+    each = jax.vmap(lambda params: unroll(cell, params, arguments[1], outputs="last").outputs)
+    members = each(jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), arguments[0]))
+    assert_close(members[0], expected[0][1][0][:, -1])
+    assert not np.allclose(members[1], members[0], atol=1e-2)
+    low = unroll(cell, arguments[0], jnp.asarray(arguments[1], jnp.bfloat16))
+    assert {leaf.dtype for leaf in jax.tree.leaves(low)} == {jnp.dtype(jnp.bfloat16)}
+    assert_close(low.outputs.astype(jnp.float32), expected[0][1][0], 0.05)
+
+
+def test_a_unitary_recurrence_keeps_the_norm_of_its_trained_start():
+    cell = CELLS["unitary"]
+    params = cell.init(jax.random.key(0), 3)
+    hidden = unroll(cell, params, np.zeros((2, 50, 3)), return_hidden=True).hidden
+    norms = jnp.linalg.norm(hidden.reshape(2, 50, -1), axis=-1)
+    assert_close(norms, jnp.full((2, 50), jnp.linalg.norm(params["first"])))
+
+
+def primitives(program, in_loop=False):
+    """The name of every operation, and whether a scan repeats it."""
+    for equation in program.eqns:
+        yield equation.primitive.name, in_loop
+        for part in jax.tree.leaves(equation.params, is_leaf=lambda part: isinstance(part, ClosedJaxpr | Jaxpr)):
+            if isinstance(part, ClosedJaxpr | Jaxpr):
+                program = part.jaxpr if isinstance(part, ClosedJaxpr) else part
+                yield from primitives(program, in_loop or equation.primitive.name == "scan")
+
+
+@pytest.mark.parametrize("options", [{}, {"remat": 2, "outputs": "last"}])
+def test_what_is_prepared_is_computed_once_a_sequence(options):
+    """Forward and backward; without ``prepare`` the same cell computes it in every step. Only it has a sine in it."""
+    cell = with_readout(CELLS["unitary"], linear(2))
+    params, xs = cell.init(jax.random.key(0), 3), normal(2, 5, 3)
+
+    def loss(params, cell):
+        return jnp.sum(unroll(cell, params, xs, **options).outputs)
+
+    for of_loss in (loss, jax.grad(loss)):
+        found = set(primitives(jax.make_jaxpr(of_loss, static_argnums=1)(params, cell).jaxpr))
+        assert {("sin", False), ("sqrt", True)} <= found
+        assert ("sin", True) not in found
+    unprepared = cell._replace(prepare=None)
+    assert ("sin", True) in set(primitives(jax.make_jaxpr(loss, static_argnums=1)(params, unprepared).jaxpr))
+    assert_close(loss(params, unprepared), loss(params, cell))
+
+
+def test_a_start_that_is_no_carry_is_refused_by_name():
+    cell = CELLS["unitary"]
+    params = cell.init(jax.random.key(0), 3)
+    for start, line in [
+        (lambda params: params["first"], "cell.start = 'an array (2, 4)': must be of re, im, as cell.initial_carry"),
+        (lambda params: (*params["first"], 0), "cell.start = 'a tuple of 3': must be of re, im, as cell.initial_carry"),
+        (lambda params: params["V"], "cell.start = 'an array (2, 4, 3)': must be of re, im"),
+        (lambda params: tuple(params["V"]), "cell.start.re.shape = (4, 3): must be (4,), as cell.initial_carry has it"),
+        (
+            lambda params: (jax.lax.complex(*params["first"]),) * 2,
+            "cell.start.re.dtype = 'complex64': must be a",
+        ),
+    ]:
+        wrong = cell._replace(start=start)
+        for call in (unroll, lambda cell, params, xs: first_carry(cell, params, xs.shape[:1])):
+            with pytest.raises(ValueError, match="^" + re.escape(line)):
+                call(wrong, params, normal(2, 5, 3))
 
 
 @settings(max_examples=5)
@@ -127,13 +194,13 @@ def test_batch_major_last_output_and_trajectory(random_params):
 
 @functools.cache
 def with_remat(remat, outputs):
-    """Values and gradients of a cell over T = 7 steps."""
-    cell = CELLS["two arrays"]
+    """Values and gradients over T = 7 steps of a cell with a trained start, prepared work and a carry of two arrays."""
+    cell = CELLS["unitary"]
 
-    def forward(params, xs, carry):
-        return unroll(cell, params, xs, carry=carry, remat=remat, outputs=outputs, return_hidden=True)
+    def forward(params, xs):
+        return unroll(cell, params, xs, remat=remat, outputs=outputs, return_hidden=True)
 
-    return value_and_gradients(forward, {"A": normal(4, 4) / 2, "V": normal(3, 4)}, normal(2, 7, 3), start(cell, 2))
+    return value_and_gradients(forward, cell.init(jax.random.key(0), 3), normal(2, 7, 3))
 
 
 @pytest.mark.parametrize(("remat", "outputs"), [(True, "all"), (7, "all"), (50, "all"), (True, "last"), (1, "last")])
@@ -225,7 +292,7 @@ def test_auto_falls_back_where_there_is_no_engine(random_params):
     """A user's own cell, kernels of their own, a hidden trajectory, no batch axis: the scan."""
     xs = normal(2, 5, 3)
     for cell, options in (
-        (CELLS["two arrays"], {}),
+        (CELLS["antisymmetric"], {}),
         (wave(2, 4, local=True), {}),
         (wave(2, 4, form="conv"), {}),
         (CELLS["wave"], {"return_hidden": True}),

@@ -106,8 +106,8 @@ def with_readout(cell: Cell, readout: Readout) -> Cell:
             "readout": readout.init(readout_key, cell.output_size),
         }
 
-    def step(params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
-        carry, y = cell.step(params["cell"], carry, x)
+    def step(params: Params, carry: Carry, x: Array, *prepared) -> tuple[Carry, Array]:
+        carry, y = cell.step(params["cell"], carry, x, *prepared)
         return carry, readout.apply(params["readout"], y)
 
     def afterwards(backend):
@@ -140,8 +140,15 @@ def with_readout(cell: Cell, readout: Readout) -> Cell:
     rowwise = readout.rowwise or readout.is_linear
     loops = {name: loop for name, loop in cell.engines._asdict().items() if loop}
     engines = Engines(**{name: in_loop(name, loop) if rowwise else afterwards(name) for name, loop in loops.items()})
-    pure = cell.pure and rowwise
-    return Cell(init, cell.initial_carry, step, cell.hidden, readout.output_size, engines, pure)
+    return cell._replace(
+        init=init,
+        step=step,
+        output_size=readout.output_size,
+        engines=engines,
+        pure=cell.pure and rowwise,
+        start=cell.start and (lambda params: cell.start(params["cell"])),
+        prepare=cell.prepare and (lambda params: cell.prepare(params["cell"])),
+    )
 
 
 def _init_dense(key: Key, input_size: int, output_size: int) -> Params:

@@ -1,6 +1,7 @@
 """Recurrent cells as pure functions: one file a family."""
 
 from wrnn_jax.cells.base import Cell, Unrolled, unroll
+from wrnn_jax.cells.contract import first_carry
 from wrnn_jax.cells.elman import elman, irnn
 from wrnn_jax.cells.gated import lstm
 from wrnn_jax.cells.twm import (
@@ -19,6 +20,7 @@ __all__ = [
     "Unrolled",
     "attention_boundary",
     "elman",
+    "first_carry",
     "function_boundary",
     "history_system",
     "irnn",

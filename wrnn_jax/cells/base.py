@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,9 +44,19 @@ class Cell(NamedTuple):
     ``output_size``                         F, the features of ``y``
     ``engines``                             faster loops over time, where there are any
     ``pure``                                whether the functions read nothing but their arguments
+    ``start(params)``                       -> that carry where it depends on parameters, without batch axes and in
+                                            any dtype: all sequences start alike; None: ``initial_carry``
+    ``prepare(params)``                     -> what steps compute from the parameters alone, a pytree; None: nothing
     ======================================  ====================================================
 
-    The step computes in the carry's dtype: parameters and inputs are cast to it.
+    The step computes in the carry's dtype: parameters, what is prepared from them, and inputs are cast to it.
+
+    :func:`wrnn_jax.cells.first_carry` is the carry before the first step, of cells with a start and without.
+
+    The step of a cell with ``prepare`` takes what that makes as one more argument, and makes it itself where it is not
+    given: ``step(params, carry, x)`` is a step of any cell. :func:`unroll` does the work once a sequence::
+
+        step(params, carry, x, prepare(params)) = step(params, carry, x)
 
     The cells of this library are ``pure``. Of one that is, a compiled :func:`unroll` is kept for the next call outside
     of ``jit``; one that closes over arrays which may be others at the next call, or are differentiated, is not.
@@ -54,11 +64,13 @@ class Cell(NamedTuple):
 
     init: Callable[[Key, int], Params]
     initial_carry: Callable[..., Carry]
-    step: Callable[[Params, Carry, Array], tuple[Carry, Array]]
+    step: Callable[..., tuple[Carry, Array]]
     hidden: Callable[[Carry], Array]
     output_size: int
     engines: Engines = Engines()
     pure: bool = False
+    start: Callable[[Params], Carry] | None = None
+    prepare: Callable[[Params], Any] | None = None
 
 
 BACKENDS = ("auto", "scan", *Engines._fields)
@@ -100,7 +112,7 @@ def unroll(
       params: what ``cell.init`` gave.
       xs: inputs ``(B, T, D)``; ``(T, B, D)`` with ``time_major``. One sequence alone is ``(T, D)``
         with ``time_major``; any number of batch axes may stand on the batch's side of time.
-      carry: h_0; ``cell.initial_carry`` (zeros) in the dtype of ``xs`` if not given.
+      carry: h_0; :func:`first_carry` in the dtype of ``xs`` if not given.
       outputs: ``"all"`` gives y at every step, ``"last"`` that of the last step only: the others are
         then neither stored nor, in a composed cell, computed.
       time_major: time is the first axis of ``xs``, outputs and hidden trajectory.
@@ -133,8 +145,8 @@ def unroll(
     if not isinstance(remat, bool):
         require_integer("remat", remat, at_least=1)
     xs, batch = fit_inputs(xs, time_major)
-    carry = fit_carry(cell, carry, batch, xs)
     params = fit_params(cell, params, xs)
+    carry = fit_carry(cell, params, carry, batch, xs)
     if not time_major:
         xs = jnp.moveaxis(xs, -2, 0)
     last = outputs == "last"
@@ -183,9 +195,10 @@ def _unroll_by_scan(cell, last, return_hidden, remat, params, carry, xs):
     carry = varying_alike(carry, (params, xs))
     if is_in_explicit_mesh(xs):
         carry = lie_as(carry, xs[0, ..., 0])
+    prepared = (cell.prepare(params),) if cell.prepare else ()
 
     def body(carry, x):
-        carry, y = cell.step(params, carry, x)
+        carry, y = cell.step(params, carry, x, *prepared)
         return carry, (None if last else y, cell.hidden(carry) if return_hidden else None)
 
     if not last:
@@ -193,7 +206,7 @@ def _unroll_by_scan(cell, last, return_hidden, remat, params, carry, xs):
         return carry, ys, hidden
     # The last step stands outside the loop, so that the loop need not compute any y at all.
     carry, (_, hidden) = _scan(body, carry, xs[:-1], remat)
-    carry, ys = cell.step(params, carry, xs[-1])
+    carry, ys = cell.step(params, carry, xs[-1], *prepared)
     if return_hidden:
         hidden = jnp.concatenate([hidden, cell.hidden(carry)[None]])
     return carry, ys, hidden

@@ -9,6 +9,7 @@ params     a pytree of the names and shapes of ``cell.init(key, D)``. Where that
            ones will do, and are computed with in the carry's dtype; what is whole, boolean, complex or a key stays so
 carry      the pytree of ``cell.initial_carry(batch)``, in its shapes, all its floating-point arrays in one dtype, in
            which is computed. A checkpoint's form of it, a dict or list for a named tuple, is taken
+start      what ``cell.start(params)`` gives is ``cell.initial_carry(())`` in structure, shapes and kinds of number
 outputs    ``(*batch, F)`` a step
 readout    what it makes of a step's y ``(*batch, F)``. One that is ``rowwise`` reads each row by itself, and may be
            given any batch of rows; others are given what a step gives (:class:`wrnn_jax.readouts.Readout`)
@@ -78,8 +79,36 @@ def fit_params(cell: Any, params: Params, xs: Array) -> Params:
     return jax.tree.unflatten(tree, leaves)
 
 
-def fit_carry(cell: Any, carry: Carry | None, batch: Shape, xs: Array) -> Carry:
-    """The carry before the first step; ``cell.initial_carry`` in the dtype of the inputs if none is given.
+def first_carry(cell: Any, params: Params, batch_shape: Shape = (), dtype: Any = jnp.float32) -> Carry:
+    """The carry before the first step, of any cell: what ``cell.start`` makes of the parameters, the same for every
+    sequence of a batch, where the cell has a start; else ``cell.initial_carry``.
+
+    Args:
+      cell: the cell.
+      params: what ``cell.init`` gave; gradients flow into them.
+      batch_shape: the sizes of the batch axes.
+      dtype: of the carry's floating-point arrays.
+
+    Raises:
+      InvalidValue: for a start of another structure, shape or kind of number than ``cell.initial_carry``: which array.
+    """
+    if cell.start is None:
+        return cell.initial_carry(batch_shape, dtype)
+    one = _carry(cell, (), dtype)
+    start, tree = jax.tree_util.tree_flatten_with_path(_restructured("cell.start", cell.start(params), one))
+    whole = jax.eval_shape(lambda: cell.initial_carry(batch_shape, dtype))
+    leaves = []
+    for (path, leaf), like, batched in zip(start, jax.tree.leaves(one), jax.tree.leaves(whole), strict=True):
+        name = _name(path, "cell.start")
+        require(leaf.shape == like.shape, f"{name}.shape", leaf.shape, f"{like.shape}, as cell.initial_carry has it")
+        leaf = _fit_number(name, leaf, like.dtype)
+        # A copy, for a caller may donate it.
+        leaves.append(jnp.array(jnp.broadcast_to(leaf, batched.shape), like.dtype))
+    return jax.tree.unflatten(tree, leaves)
+
+
+def fit_carry(cell: Any, params: Params, carry: Carry | None, batch: Shape, xs: Array) -> Carry:
+    """The carry before the first step; :func:`first_carry` in the dtype of the inputs if none is given.
 
     Raises:
       InvalidValue: for another structure, shape or kind of number than the cell's own: which array, and what fits; for
@@ -87,7 +116,7 @@ def fit_carry(cell: Any, carry: Carry | None, batch: Shape, xs: Array) -> Carry:
     """
     default = xs.dtype if jnp.issubdtype(xs.dtype, jnp.floating) else jnp.dtype(jnp.float32)
     if carry is None:
-        carry = cell.initial_carry(tuple(batch), default)
+        carry = first_carry(cell, params, tuple(batch), default)
     else:
         carry = _fit_given_carry(carry, _carry(cell, tuple(batch), default), xs.shape, default)
     is_complex = any(jnp.issubdtype(leaf.dtype, jnp.complexfloating) for leaf in jax.tree.leaves(carry))

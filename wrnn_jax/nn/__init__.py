@@ -13,6 +13,10 @@ tree of the pure cell, so parameters go from one to the other with no conversion
     carry, y = pure.step(module.params, carry, x)     # nnx -> pure
     flax.nnx.update(module, pure.init(key, D))        # pure -> nnx
 
+A carry that depends on parameters is where Flax's ``RNN`` starts, and gradients flow into them. What a cell computes
+from its parameters alone (``Cell.prepare``) is part of the step there: compiled for a CPU, a forward pass does it once,
+but a backward pass in every step. :func:`wrnn_jax.unroll`, with the same parameters, does it once both ways.
+
 This file holds what the two share; only the two modules import Flax.
 """
 
@@ -46,7 +50,7 @@ def step(module: Any, params: Params, carry: Carry, x: Array) -> tuple[Carry, Ar
     Raises:
       InvalidValue: for another carry than ``initialize_carry`` gives: which array, and what fits.
     """
-    fitting = fit_carry(module.cell, carry, x.shape[:-1], x)
+    fitting = fit_carry(module.cell, params, carry, x.shape[:-1], x)
     # No other form of it either: a scan over time refuses a carry whose structure changes.
     same = jax.tree.structure(carry) == jax.tree.structure(fitting)
     require(same, "carry", f"a {type(carry).__name__}", "what initialize_carry gives")

@@ -7,9 +7,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from wrnn_jax.cells import Cell
+from wrnn_jax.cells import Cell, first_carry
 from wrnn_jax.nn import init, step, wave_of
 from wrnn_jax.typing import Array, Carry, Key, Params, Shape
+from wrnn_jax.validation import require
 
 __all__ = ["AdaptedCell", "WaveRNNCell"]
 
@@ -17,21 +18,33 @@ __all__ = ["AdaptedCell", "WaveRNNCell"]
 class _LinenCell(nn.RNNCellBase):
     """A linen cell whose mathematics are ``self.cell``; subclasses give ``cell``, ``dtype`` and ``param_dtype``."""
 
-    @nn.compact
     def __call__(self, carry: Carry, x: Array) -> tuple[Carry, Array]:
         """One step: ``(carry, x (*batch, D)) -> (carry, y (*batch, F))``."""
         return step(self, self._parameters(x.shape[-1]), carry, x)
 
     @nn.nowrap
     def initialize_carry(self, rng: Key, input_shape: Shape) -> Carry:
-        """h_0 in ``param_dtype`` for inputs of shape ``(*batch, D)``; ``rng`` is not used."""
-        return self.cell.initial_carry(input_shape[:-1], self.param_dtype)
+        """h_0 in ``param_dtype`` for inputs of shape ``(*batch, D)``; ``rng`` is not used.
+
+        Where it depends on parameters, the module must have them: within ``nn.RNN`` or another module, or by
+        ``apply(variables, rng, input_shape, method="initialize_carry")``.
+
+        Raises:
+          InvalidValue: for such a cell that has no parameters yet.
+        """
+        cell, params = self.cell, None
+        if cell.start:
+            allowed = "one that has them, as in apply(variables, rng, input_shape, method='initialize_carry')"
+            require(self.scope is not None, "initialize_carry", "a module without its parameters", allowed)
+            params = self._parameters(input_shape[-1])
+        return first_carry(cell, params, input_shape[:-1], self.param_dtype)
 
     @property
     def num_feature_axes(self) -> int:
         """1: the last axis of x. The axes of the carry do not count."""
         return 1
 
+    @nn.compact
     def _parameters(self, input_size: int) -> Params:
         """Declare the tree that ``cell.init`` gives, each of its names a parameter of this module."""
         tree = jax.eval_shape(lambda: init(self, jax.random.key(0), input_size))

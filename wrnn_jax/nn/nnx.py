@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from wrnn_jax.cells import Cell
+from wrnn_jax.cells import Cell, first_carry
 from wrnn_jax.nn import init, step, wave_of
 from wrnn_jax.typing import Array, Carry, Params, Shape
 from wrnn_jax.validation import require_integer
@@ -43,7 +43,7 @@ class _NNXCell(nnx.RNNCellBase):
 
     def initialize_carry(self, input_shape: Shape, rngs: nnx.Rngs | nnx.RngStream | None = None) -> Carry:
         """h_0 in ``param_dtype`` for inputs of shape ``(*batch, D)``; ``rngs`` is not used."""
-        return self.cell.initial_carry(input_shape[:-1], self.param_dtype)
+        return first_carry(self.cell, self.params, input_shape[:-1], self.param_dtype)
 
     @property
     def num_feature_axes(self) -> int:
