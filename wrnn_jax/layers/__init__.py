@@ -9,6 +9,16 @@ last step::
     variables = network.init(jax.random.key(0), 1)
     outputs, _ = network.apply(variables, xs)                                   # (B, T, 1) -> (B, 10)
     outputs, stats = network.apply(variables, xs, Training(key))                # in a training step
+
+================================  ====================================================================
+``recurrent(cell)``               the y of a cell
+``dense(F)``, ``elementwise(f)``  an affine map, or a function, of each step by itself
+``layer_norm()``                  over the features of each step
+``batch_norm(over, steps)``       over the batch: each step by itself, or all steps together
+``dropout(p)``                    features at random are 0 in training
+``chain(…)``, ``residual(f)``     one layer after another; x + f(x)
+``read(layer, readout)``          a network: the outputs of the last step, of every step, or of the mean
+================================  ====================================================================
 """
 
 from wrnn_jax.layers.base import Layer, Training, Variables
