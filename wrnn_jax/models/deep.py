@@ -107,7 +107,9 @@ class DeepConfig(ModelConfig):
     def _norm(self, length: int) -> dict[str, Layer]:
         if self.norm == "none":
             return {}
-        return {"norm": layers.layer_norm() if self.norm == "layer" else layers.batch_norm(self.norm, length)}
+        if self.norm == "layer":
+            return {"norm": layers.layer_norm()}
+        return {"norm": layers.batch_norm(self.norm, steps=length if self.norm == "batch" else None)}
 
     def _require_reading(self, signature: Signature) -> None:
         allowed = "left out: the task is read at every step"
