@@ -31,6 +31,28 @@ OF_NO_ACCOUNT = UNCHANGING - {"max_steps", "epochs", "stop_below", "patience"}
 """Fields that change neither what a step computes nor when a run ends."""
 
 
+NEUTRAL = {
+    "n_layers": 1,
+    "norm": "none",
+    "residual": False,
+    "dropout": 0,
+    "pooling": "last",
+    "freeze_encoder": False,
+    "freeze_recurrence": False,
+    "speed": None,
+    "warmup": 0,
+    "weight_decay_kind": "l2",
+}
+"""What a field is where a run does not say it, as none does that was trained before there was such a field; and what it
+is of all that the papers' tables have."""
+DIFFERS = {
+    "freeze_encoder": "encoder frozen",
+    "freeze_recurrence": "recurrence frozen",
+    "speed": "waves of speed {} at the start",
+}
+"""How the report says that it is something else, where that is not said by name and value."""
+
+
 class Group(NamedTuple):
     """Runs that differ in their seed alone, by seed; and in what a table takes the better of, seed by seed."""
 
@@ -67,7 +89,8 @@ def settings(run: Run) -> dict[str, Any]:
     How many steps a run was asked for is a setting; how many it made is one only where the former is unknown.
     """
     known = {**run.known, "speed": _speed(run)}
-    known = {key: value for key, value in known.items() if value is not None}  # As if a field were not there.
+    # As if a field were not there.
+    known = {key: value for key, value in known.items() if value is not None and value != NEUTRAL.get(key)}
     kept = {key: value for key, value in known.items() if not _is_measured(key) and key not in OF_NO_ACCOUNT}
     if kept.get("max_steps") is None and kept.get("epochs") is None:
         kept["steps"] = run.summary.get("steps")
@@ -90,25 +113,27 @@ def misfits(run: Run, wants: Mapping[str, Any], measured: Collection[str]) -> li
 
     Args:
       run: the run.
-      wants: key of the summary or config -> the value it must have; a tuple: one of them; ``...``: any, but known.
+      wants: key of the summary or config -> the value it must have; a tuple: one of them, None being that of a run
+        which says nothing of it; ``...``: any, but known.
       measured: keys of the summary that must be finite numbers.
     """
     reasons = [reason for key, wanted in wants.items() if (reason := _misfit(run.known, key, wanted))]
-    frozen = [part for part in ("encoder", "recurrence") if run.known.get(f"freeze_{part}")]
-    reasons += [f"{part} frozen" for part in frozen]
+    known = {**run.known, "speed": _speed(run)}
+    for key, neutral in NEUTRAL.items():
+        value = known.get(key)
+        if key not in wants and value is not None and value != neutral:
+            reasons.append(DIFFERS.get(key, f"{key} = {{}}").format(value))
     if run.known.get("use_bias") is False and "use_bias" not in wants:
         reasons.append("without biases")
-    if _speed(run) is not None:
-        reasons.append(f"waves of speed {_speed(run)} at the start")
     if run.summary.get("status") not in STATES:
         reasons.append(f"status {run.summary.get('status', 'unknown')}")
     return reasons + [f"no finite {key}" for key in sorted(measured) if run.summary.get(key) is None]
 
 
 def _misfit(known: Mapping[str, Any], key: str, wanted: Any) -> str | None:
-    if key not in known:
-        return f"{key} unknown"
     allowed = wanted if isinstance(wanted, tuple) else (wanted,)
+    if key not in known:
+        return None if None in allowed else f"{key} unknown"
     if wanted is ... or known[key] in allowed:
         return None
     return f"{key} = {known[key]}, not {' or '.join(map(str, allowed))}"

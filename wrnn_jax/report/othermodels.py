@@ -45,11 +45,11 @@ def other_models(runs: Sequence[Run]) -> PaperTable | None:
 
 
 def _setup(known: Mapping[str, Any]) -> tuple:
-    return tuple({**known, "n_ch": known["n_ch"] or 1}[key] for key in KEYS)
+    return tuple({**known, "n_ch": known.get("n_ch") or 1}[key] for key in KEYS)
 
 
 def _has_setup(known: Mapping[str, Any]) -> bool:
-    if known["experiment"] != EXPERIMENT or not known.keys() >= set(KEYS):
+    if known["experiment"] != EXPERIMENT or not known.keys() >= set(KEYS) - {"n_ch"}:
         return False
     kinds = (str, str, Real, Real, Real, Real)
     return all(isinstance(value, kind) for value, kind in zip(_setup(known), kinds, strict=True))
@@ -61,7 +61,7 @@ def _line(setup: tuple, of_its_task: Sequence[tuple]) -> Line:
     differs = [len(set(values)) > 1 for values in zip(*map(_facts, of_its_task), strict=True)]
     forms = ("{}", "{} hidden", "horizon {}", "L2 {}")
     words = [form.format(fact) for form, fact, told in zip(forms, facts, [True, *differs[1:]], strict=True) if told]
-    wants = {"experiment": EXPERIMENT, "use_bias": ..., **dict(zip(KEYS, setup, strict=True))}
+    wants = {"experiment": EXPERIMENT, "use_bias": (None, False, True), **dict(zip(KEYS, setup, strict=True))}
     if wants["n_ch"] == 1:
         wants["n_ch"] = (None, 1)  # Not all models have channels.
     return Line(setup[0], wants, {}, facts, figure=setup[0], label=", ".join(words), full=0)
