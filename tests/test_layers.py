@@ -381,7 +381,7 @@ def test_layers_of_a_chain_drop_independently():
 
 
 def test_the_example_of_the_docstring():
-    lines = layers.__doc__.split("::\n\n")[1].splitlines()
+    lines = layers.__doc__.split("\n\n")[2].splitlines()
     names = {**vars(layers), "cells": cells, "readouts": readouts, "jax": jax, "xs": XS[..., :1], "key": KEY}
     exec("\n".join(line.strip() for line in lines), names)
     assert names["outputs"].shape == (B, 10)
