@@ -1,6 +1,7 @@
 """What several test modules do alike."""
 
 import io
+import math
 
 import jax.numpy as jnp
 import numpy as np
@@ -48,3 +49,18 @@ def frames_of(path):
         for index in range(picture.n_frames):
             picture.seek(index)
             yield np.asarray(picture.convert("RGB"), float)
+
+
+def one_cycle_of_the_framework(total, factor, step):
+    """Learning rate (of a top of 1) and β₁ at a step, as PyTorch documents OneCycleLR: by half a cosine up to the step
+    0.3 · total − 1, and down to the last."""
+
+    def between(start, end, share):
+        return end + (start - end) / 2 * (math.cos(math.pi * share) + 1)
+
+    top_at, last = 0.3 * total - 1, total - 1
+    if step <= top_at:
+        share = step / top_at
+        return between(1 / factor, 1.0, share), between(0.95, 0.85, share)
+    share = (step - top_at) / (last - top_at)
+    return between(1.0, 1 / factor / 1e4, share), between(0.85, 0.95, share)

@@ -1,61 +1,83 @@
-"""Learning-rate schedules and the optimiser against their formulas, Optax's own, and as parts of a run."""
+"""Learning-rate schedules against their formulas, Optax's own, and as parts of a run."""
 
+import json
 import math
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from helpers import one_cycle_of_the_framework
 from wrnn_jax.models import configure
 from wrnn_jax.tasks import CopyConfig, copy_task
 from wrnn_jax.training.config import EpochsConfig, TrainConfig
 from wrnn_jax.training.loop import make_trainer
-from wrnn_jax.training.optimizer import MOMENTUMS, SCHEDULES, Hparams, make_optimizer
+from wrnn_jax.training.optimizer import MOMENTUMS, SCHEDULES, Hparams, learning_rate
+from wrnn_jax.training.rundir import RunDirectory
+from wrnn_jax.validation import InvalidValue
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
-STEPS = np.arange(0, 260, 7)
+STEPS = np.arange(0, 120)
 
 
-def multiplier(schedule, factor, period, drops=0):
-    hparams = Hparams(1.0, np.inf, factor, period)
-    return np.array([SCHEDULES[schedule](hparams, jnp.float32(step), jnp.float32(drops)) for step in STEPS])
+def rates(schedule, factor, period, warmup=None, drops=0.0):
+    """The learning rate of every step, of an ``lr`` of 3; of several warm-ups, if it is an array."""
+    hparams = Hparams(*map(jnp.float32, (3, np.inf, factor, period)), warmup=warmup)
+    of_all = jax.vmap(learning_rate, in_axes=(None, None, 0, None))
+    if warmup is not None:
+        of_all = jax.vmap(of_all, in_axes=(Hparams(*[None] * 6, 0), None, None, None))
+    steps, drops = jnp.asarray(STEPS, jnp.float32), jnp.float32(drops)
+    return np.asarray(jax.jit(of_all, static_argnums=1)(hparams, schedule, steps, drops))
 
 
 def test_schedules_are_what_the_same_ones_of_optax_are():
     expected = {
-        "step": optax.exponential_decay(1.0, 40, 1 / 3.33, staircase=True),
-        "exponential": optax.exponential_decay(1.0, 40, 1 / 3.33),
-        "cosine": optax.cosine_decay_schedule(1.0, 40),
-        "one-cycle": optax.cosine_onecycle_schedule(40, 1.0, 0.3, 3.33, 1e4),
-        "constant": optax.constant_schedule(1.0),
+        "step": optax.exponential_decay(3.0, 40, 1 / 3.33, staircase=True),
+        "exponential": optax.exponential_decay(3.0, 40, 1 / 3.33),
+        "cosine": optax.cosine_decay_schedule(3.0, 40),
+        "one-cycle": optax.cosine_onecycle_schedule(40, 3.0, 0.3, 3.33, 1e4),
+        "constant": optax.constant_schedule(3.0),
     }
     for name, schedule in expected.items():
-        ours, theirs = multiplier(name, 3.33, 40.0), np.array([schedule(step) for step in STEPS])
-        np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=1e-6, err_msg=name)
+        theirs = np.broadcast_to(jax.vmap(schedule)(STEPS), STEPS.shape)
+        np.testing.assert_allclose(rates(name, 3.33, 40.0), theirs, rtol=2e-5, atol=1e-6, err_msg=name)
 
 
-def test_plateau_divides_once_for_every_drop():
-    for drops in range(3):
-        np.testing.assert_allclose(multiplier("plateau", 10.0, 5.0, drops), 10.0**-drops, rtol=1e-6)
+def test_every_schedule_begins_after_the_warm_up():
+    """By formula, with F = 3.33, P = 40 and one drop; a warm-up of nothing is none, to the bit."""
+    F, P, drops = 3.33, 40.0, 1
 
+    def half_cosine(x):
+        return 0.5 * (1 + np.cos(np.pi * np.clip(x, 0, 1)))
 
-def one_cycle_of_the_framework(total, factor, step):
-    """Learning rate (of a top of 1) and β₁ at a step, as PyTorch documents OneCycleLR: by half a cosine up to the step
-    0.3 · total − 1, and down to the last."""
+    def one_cycle(s):
+        rising = 1 - (1 - 1 / F) * half_cosine(s / P / 0.3)
+        falling = 1e-4 / F + (1 - 1e-4 / F) * half_cosine((s / P - 0.3) / 0.7)
+        return np.where(s / P < 0.3, rising, falling)
 
-    def between(start, end, share):
-        return end + (start - end) / 2 * (math.cos(math.pi * share) + 1)
-
-    top_at, last = 0.3 * total - 1, total - 1
-    if step <= top_at:
-        share = step / top_at
-        return between(1 / factor, 1.0, share), between(0.95, 0.85, share)
-    share = (step - top_at) / (last - top_at)
-    return between(1.0, 1 / factor / 1e4, share), between(0.85, 0.95, share)
+    formulas = {
+        "constant": np.ones_like,
+        "step": lambda s: F ** -np.floor(s / P),
+        "exponential": lambda s: F ** -(s / P),
+        "cosine": lambda s: half_cosine(s / P),
+        "one-cycle": one_cycle,
+        "plateau": lambda s: F**-drops * np.ones_like(s),
+        "one-cycle-momentum": lambda s: np.array([one_cycle_of_the_framework(P, F, min(at, P - 1))[0] for at in s]),
+        "exponential-epochs": lambda s: F ** -np.floor(s / P),
+        "plateau-accuracy": lambda s: F**-drops * np.ones_like(s),
+    }
+    assert formulas.keys() == SCHEDULES.keys()
+    for name, formula in formulas.items():
+        warmups = np.float32([0, 1, 5, 300])
+        got = rates(name, F, P, warmups, drops)
+        for warmup, lr in zip(warmups, got, strict=True):
+            ramp = np.minimum(1, (STEPS + 1) / warmup) if warmup else 1
+            expected = 3 * ramp * formula(np.maximum(0.0, STEPS - warmup))
+            np.testing.assert_allclose(lr, expected, rtol=2e-4, atol=1e-6, err_msg=f"{name} {warmup}")
+        np.testing.assert_array_equal(got[0], rates(name, F, P, None, drops))
 
 
 def test_schedules_of_the_authors_framework():
@@ -73,71 +95,8 @@ def test_schedules_of_the_authors_framework():
         np.testing.assert_allclose(momentum, expected[:, 1], rtol=1e-5)
     # ExponentialLR: times 0.97 at every epoch's end; an epoch has 7 steps.
     train = EpochsConfig(schedule="exponential-epochs", epochs=5).resolved(7)
-    lr = [SCHEDULES["exponential-epochs"](train.hparams(7), jnp.float32(step), jnp.float32(0)) for step in range(35)]
+    lr = SCHEDULES["exponential-epochs"](train.hparams(7), jnp.arange(35.0), jnp.float32(0))
     np.testing.assert_allclose(lr, [0.97 ** (step // 7) for step in range(35)], rtol=1e-5)
-
-
-CURVATURE, TARGET = np.array([1.0, 4.0]), np.array([3.0, -1.0])
-
-
-@jax.jit
-def path_of(hparams):
-    """θ after each of 40 steps on ½ Σ aᵢ (θᵢ − cᵢ)², one-cycle."""
-    optimizer, theta = make_optimizer(hparams, "one-cycle-momentum"), jnp.zeros(2)
-
-    def step(carry, _):
-        theta, state = carry
-        gradient = jnp.asarray(CURVATURE, jnp.float32) * (theta - jnp.asarray(TARGET, jnp.float32))
-        updates, state = optimizer.update(gradient, state, theta)
-        theta = optax.apply_updates(theta, updates)
-        return (theta, state), theta
-
-    return jax.lax.scan(step, (theta, optimizer.init(theta)), None, length=40)[1]
-
-
-@pytest.mark.parametrize(("divisor", "clip"), [(1.0, 3.0), (128.0, 0.02), (1e7, 1e9), (1e7, 1e-7)])
-def test_the_optimiser_is_the_frameworks_on_the_divided_loss(divisor, clip):
-    """PyTorch's clip_grad_norm_ and Adam as they are documented, on the gradient of loss / divisor: where the clip
-    bites, where ε is of the gradient's size (divisor 1e7), with a penalty, with β₁ cycled."""
-    factor, penalty, lr = 5.0, 0.01 / divisor, 0.1
-    cycle = [one_cycle_of_the_framework(40, factor, step) for step in range(40)]
-
-    theta, m, v, expected = np.zeros(2), 0.0, 0.0, []
-    for t, (rate, beta1) in enumerate(cycle, start=1):
-        g = CURVATURE * (theta - TARGET) / divisor
-        g = g * min(1.0, clip / np.linalg.norm(g)) + penalty * theta
-        m, v = beta1 * m + (1 - beta1) * g, 0.999 * v + 0.001 * g**2
-        theta = theta - lr * rate * (m / (1 - beta1**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
-        expected.append(theta)
-    hparams = Hparams(*map(jnp.float32, (lr, clip, factor, 40.0, penalty, divisor)))
-    np.testing.assert_allclose(path_of(hparams), expected, rtol=2e-3, atol=2e-4)
-
-
-def test_the_optimiser_multiplies_its_learning_rate():
-    params, gradient = {"w": jnp.ones(3)}, {"w": jnp.array([0.1, 0.2, -0.3])}
-    plain = make_optimizer(Hparams(1e-2, np.inf))
-    scheduled = make_optimizer(Hparams(1e-2, np.inf, 10.0, 2.0), "step")
-    states = plain.init(params), scheduled.init(params)
-    for step in range(6):
-        updates, after = zip(
-            *(o.update(gradient, s) for o, s in zip((plain, scheduled), states, strict=True)), strict=True
-        )
-        states = after
-        expected = jax.tree.map(lambda leaf, step=step: leaf * 10.0 ** -(step // 2), updates[0])
-        chex.assert_trees_all_close(updates[1], expected, rtol=1e-5)
-
-
-def test_weight_decay_adds_its_gradient_after_the_clip():
-    """λθ is the gradient of ½ λ ‖θ‖², here of the size of the clipped gradient, and of the other sign in one place."""
-    params, gradient = {"w": jnp.array([1.0, -2.0, 3.0])}, {"w": jnp.array([300.0, 400.0, 0.0])}
-    decayed = make_optimizer(Hparams(1e-2, 1.0, weight_decay=0.5))
-    plain = make_optimizer(Hparams(1e-2, np.inf))
-    by_hand = {"w": jnp.array([0.6 + 0.5, 0.8 - 1.0, 1.5])}
-    got, expected = decayed.init(params), plain.init(params)
-    for _ in range(3):
-        updates, got = decayed.update(gradient, got, params)
-        others, expected = plain.update(by_hand, expected, params)
-        chex.assert_trees_all_close(updates, others, rtol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -145,20 +104,6 @@ def trainer():
     task = copy_task(CopyConfig(T=1))
     model = configure("wrnn", n_hid=5, n_ch=2).build(task.signature)
     return make_trainer(model, task, 4, schedule="plateau")
-
-
-def test_a_loss_divisor_trains_on_the_divided_loss(trainer):
-    """Divided by 1e8, gradients are below the clip and of the size of Adam's ε; undivided they are neither."""
-    task = copy_task(CopyConfig(T=1))
-    model = configure("wrnn", n_hid=5, n_ch=2).build(task.signature)
-    divided = task._replace(loss=lambda outputs, targets: task.loss(outputs, targets) / 1e8)
-    ends = []
-    for each, divisor in ((trainer, 1e8), (make_trainer(model, divided, 4, schedule="plateau"), 1.0), (trainer, 1.0)):
-        state = each.advance(each.init(0), Hparams(1e-2, 1e-6, 10.0, 9.0, None, divisor), 3)
-        ends.append(jax.device_get(state.params))
-    chex.assert_trees_all_close(ends[0], ends[1], rtol=1e-4, atol=1e-6)
-    far = jax.tree.map(lambda a, b: np.abs(a - b).max(), ends[0], ends[2])
-    assert max(jax.tree.leaves(far)) > 1e-3, "what is left out would be seen"
 
 
 def test_plateau_drops_after_as_many_evaluations_without_improvement(trainer):
@@ -207,33 +152,25 @@ def test_plateau_on_the_accuracy_is_the_frameworks():
         make_trainer(model, copy_task(CopyConfig(T=1)), 4, schedule="plateau-accuracy")
 
 
-def test_a_drop_lowers_the_steps_that_follow(trainer):
-    hparams = Hparams(1e-2, np.inf, 10.0, 1.0)
+def test_a_run_goes_by_its_hyper_parameters_in_one_program(trainer):
+    """Adam's first step is the learning rate itself, which drops divide, a factor a drop, and a warm-up by its steps;
+    but where the loss is divided by so much that the gradient is far below Adam's ε. A grid can vary them all."""
 
-    def largest_move(drops):
-        state = trainer.init(0)
+    def largest_move(drops=0, factor=10.0, period=1.0, divisor=1.0, warmup=0.0):
+        state, hparams = trainer.init(0), Hparams(1e-2, np.inf, factor, period, 0.0, divisor, warmup)
         for loss in [1.0] * (drops + 1):
             state = trainer.observe(state, hparams, {"test_loss": jnp.float32(loss)})
         before = jax.tree.map(jnp.array, state.params)
         after = trainer.advance(state, hparams, 1).params
         return max(float(jnp.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (after, before)), strict=True))
 
-    # Adam's first step is the learning rate itself.
-    assert largest_move(0) == pytest.approx(1e-2, rel=1e-3)
-    assert largest_move(2) == pytest.approx(1e-4, rel=1e-2)
-
-
-def test_factor_and_period_are_traced(trainer):
-    """A grid can vary them: one program for all values."""
-    state = trainer.init(0)
-    programs = set()
-    for until, (factor, period, divisor) in enumerate([(2.0, 3.0, 1.0), (10.0, 7.0, 128.0)], start=1):
-        state = trainer.advance(state, Hparams(1e-3, 1.0, factor, period, None, divisor), until)
-        programs.add(trainer.advance.func._cache_size())
-    assert len(programs) == 1
-    hparams = Hparams(jnp.ones(2), jnp.ones(2), jnp.array([2.0, 4.0]), jnp.array([1.0, 2.0]))
-    rates = jax.vmap(lambda hparams: SCHEDULES["step"](hparams, jnp.float32(4), jnp.float32(0)))(hparams)
-    np.testing.assert_allclose(rates, [2.0**-4, 4.0**-2])
+    assert largest_move() == pytest.approx(1e-2, rel=1e-3)
+    programs = trainer.advance.func._cache_size()
+    assert largest_move(drops=2) == pytest.approx(1e-4, rel=1e-2)
+    assert largest_move(drops=1, factor=4.0) == pytest.approx(1e-2 / 4, rel=1e-3)
+    assert largest_move(warmup=8.0) == pytest.approx(1e-2 / 8, rel=1e-3)
+    assert largest_move(divisor=1e12) < 1e-4
+    assert trainer.advance.func._cache_size() == programs
 
 
 def test_what_is_not_given_is_resolved_in_epochs_or_steps():
@@ -246,6 +183,11 @@ def test_what_is_not_given_is_resolved_in_epochs_or_steps():
     assert shorter.max_steps == 100
     step = EpochsConfig(schedule="step", lr_period=40.0).resolved(10)
     assert (step.lr_factor, step.hparams(10).lr_factor, step.hparams(10).lr_period) == (10, 10, 400)
+    warm = TrainConfig(schedule="cosine", max_steps=700, warmup=100).resolved(None)
+    assert (warm.lr_period, warm.hparams(None).warmup) == (600, 100), "what is left of the run"
+    warm = EpochsConfig(schedule="one-cycle", epochs=12, warmup=890).resolved(445)
+    assert (warm.lr_period, warm.hparams(445).warmup) == (10, 890), "a warm-up is in steps all the same"
+    assert TrainConfig(schedule="cosine", max_steps=7, warmup=100).resolved(None).lr_period == 1
     plateau = EpochsConfig(schedule="plateau").resolved(10)
     assert (plateau.lr_period, plateau.hparams(10).lr_period) == (10, 10), "evaluations, not epochs"
     exponential = EpochsConfig(schedule="exponential", lr_period=1.0).resolved(10).hparams(10)
@@ -259,6 +201,9 @@ def test_what_is_not_given_is_resolved_in_epochs_or_steps():
         ("schedule", {"schedule": "linear"}),
         ("schedule", {"schedule": "plateau-accuracy"}),
         ("loss_divisor", {"loss_divisor": 0.0}),
+        ("weight_decay_kind", {"weight_decay": 0.1, "weight_decay_kind": "adamw"}),
+        ("warmup", {"warmup": -1}),
+        ("warmup", {"warmup": 2.5}),
         ("lr_factor", {"lr_factor": 2.0}),
         ("lr_factor", {"schedule": "cosine", "lr_factor": 2.0}),
         ("lr_factor", {"schedule": "step", "lr_period": 1.0, "lr_factor": 0.1}),
@@ -271,3 +216,20 @@ def test_what_is_not_given_is_resolved_in_epochs_or_steps():
 def test_what_a_schedule_cannot_use_is_refused_by_name(field, options):
     with pytest.raises(ValueError, match=f"^{field} = "):
         TrainConfig(**options)
+
+
+def test_a_run_that_was_begun_before_there_was_such_a_field_goes_on(tmp_path):
+    """It had what is now the default: it can be resumed with that, and with nothing else."""
+
+    def directory(**options):
+        return RunDirectory(tmp_path, "copy", {"train": TrainConfig(lr=1e-2, **options)}, resume=True)
+
+    directory().create()
+    about = json.loads((tmp_path / "config.json").read_text())
+    for field in ("warmup", "weight_decay_kind"):
+        del about["config"]["train"][field]
+    (tmp_path / "config.json").write_text(json.dumps(about))
+    directory()
+    for field, value in {"warmup": 5, "weight_decay_kind": "decoupled"}.items():
+        with pytest.raises(InvalidValue, match=f"^{field} = .*, as in the run"):
+            directory(**{field: value})

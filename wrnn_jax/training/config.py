@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from wrnn_jax.training.optimizer import BY_EPOCHS, PLATEAUS, SCHEDULES, Hparams, make_hparams
+from wrnn_jax.training.optimizer import BY_EPOCHS, DECAYS, PLATEAUS, SCHEDULES, Hparams, make_hparams
 from wrnn_jax.validation import (
     LARGEST_INTEGER,
     InvalidValue,
@@ -41,7 +41,10 @@ class TrainConfig:
     grad_clip: float = 1.0
     """Largest global norm of a gradient; 0 = off."""
     weight_decay: float = 0.0
-    """The factor of an L2 penalty on all parameters: half of it times their squared norm."""
+    """The factor of the weight decay of all parameters but those that a model exempts."""
+    weight_decay_kind: str = "l2"
+    """l2 | decoupled: the factor of an L2 penalty, half of it times the squared norm, whose gradient goes through Adam;
+    or of AdamW's decay, by which, times the learning rate, parameters shrink at every step."""
     loss_divisor: float | None = None
     """What the loss is divided by before its gradient is clipped and goes to Adam; metrics are of the loss itself. (If
     not given: 1; for copy --variant authors the batch, as their program has it.)"""
@@ -53,6 +56,9 @@ class TrainConfig:
     lr_period: float | None = None
     """Steps from one division to the next, or for cosine and one-cycle… to the end (if not given: the whole run);
     for plateau: evaluations without improvement (if not given: 10). Epochs, not steps, where there are epochs."""
+    warmup: int = 0
+    """Optimiser steps (also where there are epochs) over which the learning rate first rises linearly to what the
+    schedule begins with; the schedule begins after them, and the whole run is then what is left of it."""
     seed: int = 0
     """Seed of the parameters' start and of the training data, a whole number from 0 to 2^31 - 1."""
     log_interval: int = 100
@@ -73,6 +79,7 @@ class TrainConfig:
             require_integer("max_steps", self.max_steps, at_least=0)
         require_nonnegative("grad_clip", self.grad_clip)
         require_nonnegative("weight_decay", self.weight_decay)
+        require_choice("weight_decay_kind", self.weight_decay_kind, DECAYS)
         if self.loss_divisor is not None:
             require_positive("loss_divisor", self.loss_divisor)
         require_choice("schedule", self.schedule, self._schedules())
@@ -86,6 +93,7 @@ class TrainConfig:
             require_positive("lr_period", self.lr_period)
         needs_period = self.schedule in ("step", "exponential") and self.lr_period is None
         require(not needs_period, "lr_period", self.lr_period, f"given for --schedule {self.schedule}")
+        require_integer("warmup", self.warmup, at_least=0)
         require_integer("seed", self.seed, at_least=0)
         for field in ("log_interval", "checkpoint_interval"):
             if getattr(self, field) is not None:
@@ -106,7 +114,7 @@ class TrainConfig:
           epoch_steps: optimiser steps of an epoch; None where there are no epochs.
           loss_divisor: the task's own; None is 1.
         """
-        whole_run = self.max_steps / (epoch_steps or 1)
+        whole_run = (self.max_steps - self.warmup) / (epoch_steps or 1)
         divisor = self.loss_divisor or loss_divisor
         periods = {**LR_PERIODS, **dict.fromkeys(WHOLE_RUN, max(whole_run, 1.0))}
         return replace(
@@ -122,7 +130,8 @@ class TrainConfig:
         in_steps = 1 if self.schedule in PLATEAUS else epoch_steps or 1
         period = None if self.schedule == "constant" else self.lr_period * in_steps
         factor = None if self.schedule == "constant" else self.lr_factor
-        return make_hparams(self.lr, self.grad_clip, factor, period, self.weight_decay, self.loss_divisor)
+        numbers = (self.lr, self.grad_clip, factor, period, self.weight_decay, self.loss_divisor)
+        return make_hparams(*numbers, self.warmup)
 
 
 @dataclass(frozen=True)

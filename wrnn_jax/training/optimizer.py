@@ -1,15 +1,16 @@
 """Hyper-parameters that only change numbers, and the optimiser made of them."""
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from wrnn_jax.training import groups
 from wrnn_jax.typing import Array, Params
-from wrnn_jax.validation import require
+from wrnn_jax.validation import require, require_choice
 
 
 class Hparams(NamedTuple):
@@ -25,9 +26,11 @@ class Hparams(NamedTuple):
     lr_period: float | Array | None = None
     """Its period P in optimiser steps; for a plateau in evaluations."""
     weight_decay: float | Array | None = None
-    """The factor λ of an L2 penalty ½ λ ‖θ‖²; None is 0."""
+    """The factor λ of the weight decay, see :func:`make_optimizer`; None is 0."""
     loss_divisor: float | Array | None = None
     """What the loss, and so its gradient, is divided by before anything else; None is 1."""
+    warmup: float | Array | None = None
+    """The optimiser steps W of the warm-up, see :func:`learning_rate`; None is 0."""
 
 
 def make_hparams(
@@ -37,9 +40,10 @@ def make_hparams(
     lr_period: float | None = None,
     weight_decay: float | None = None,
     loss_divisor: float | None = None,
+    warmup: int = 0,
 ) -> Hparams:
     """Hyper-parameters from the command line's numbers, all of which a grid can stack."""
-    return Hparams(lr, grad_clip, lr_factor, lr_period, weight_decay, loss_divisor or 1.0)
+    return Hparams(lr, grad_clip, lr_factor, lr_period, weight_decay, loss_divisor or 1.0, float(warmup))
 
 
 def _cosine(x: Array) -> Array:
@@ -113,33 +117,94 @@ def _two_phases(start: Array, top: Array, end: Array, period: Array, step: Array
     return jnp.where(step <= at_top, rising, falling)
 
 
+def learning_rate(hparams: Hparams, schedule: str, step: Array, drops: Array) -> Array:
+    """The learning rate of the update that follows ``step`` others, with a warm-up of W = ``warmup`` of them::
+
+        lr · min(1, (step + 1) / W) · SCHEDULES[schedule](hparams, max(0, step − W), drops)
+
+    It rises linearly to the schedule's first value, and the schedule, Adam's β₁ included, begins once it is there: a
+    schedule keeps its shape and has its whole period after the warm-up, as published recipes count it. A plateau counts
+    evaluations, of the warm-up too. With W = 0 every number is that of the schedule alone, to the bit.
+
+    Args:
+      hparams: traced hyper-parameters.
+      schedule: a key of :data:`SCHEDULES`.
+      step: a float, as is ``drops``: how often the plateau schedule has dropped so far.
+
+    Source: linear warm-up and then the schedule, Goyal et al. 2017, section 2.2.
+    """
+    rate = hparams.lr
+    if hparams.warmup is not None:
+        # Exactly 1 without a warm-up, and after it.
+        rate = rate * jnp.minimum((step + 1) / jnp.maximum(hparams.warmup, 1.0), 1.0)
+    return rate * SCHEDULES[schedule](hparams, _after_warmup(hparams, step), drops)
+
+
+def _after_warmup(hparams: Hparams, step: Array) -> Array:
+    return step if hparams.warmup is None else jnp.maximum(step - hparams.warmup, 0.0)
+
+
+DECAYS = ("l2", "decoupled")
+"""The kinds of weight decay."""
+
+
 def make_optimizer(
-    hparams: Hparams, schedule: str = "constant", drops: int | Array = 0
+    hparams: Hparams,
+    schedule: str = "constant",
+    drops: int | Array = 0,
+    *,
+    decay: str = "l2",
+    rates: Any = None,
+    decays: Any = None,
 ) -> optax.GradientTransformation:
-    """Adam after clipping by the global norm::
+    """Adam after clipping by the global norm, with an L2 penalty or with decoupled weight decay, which is AdamW::
 
         g ← g / loss_divisor
-        g ← g · min(1, grad_clip / ‖g‖) + λ θ,      θ ← θ − lr · SCHEDULES[schedule](hparams, step, drops) · Adam(g)
+        g ← g · min(1, grad_clip / ‖g‖)
+        l2:         θ ← θ − η · rate · Adam(g + λ θ)
+        decoupled:  θ ← θ − η · rate · (Adam(g) + λ θ),      η = learning_rate(hparams, schedule, step, drops)
 
     where Adam's β₁ is 0.9, or what :data:`MOMENTUMS` says, β₂ = 0.999 and ε = 10⁻⁸.
-    With D = ``loss_divisor`` that is, up to rounding, the optimiser of loss / D + ½ λ ‖θ‖². Seen from the loss itself
-    its clip is D · grad_clip, and the ε of Adam, whose steps otherwise know no scale, D · 10⁻⁸.
+    With D = ``loss_divisor`` ``l2`` is, up to rounding, the optimiser of loss / D + ½ λ ‖θ‖². Seen from the loss itself
+    its clip is D · grad_clip, and the ε of Adam, whose steps otherwise know no scale, D · 10⁻⁸. Decoupled decay knows
+    neither the clip, nor D, nor Adam's moments: it shrinks θ by the share η · rate · λ of itself.
+
+    Its state has one structure, whatever the arguments.
 
     Args:
       hparams: traced hyper-parameters.
       schedule: a key of :data:`SCHEDULES`.
       drops: how often the plateau schedule has dropped so far.
-    """
+      decay: the kind of weight decay, of :data:`DECAYS`.
+      rates: each leaf's ``rate``, a pytree prefix of the parameters; numbers, or arrays that broadcast to the leaves'
+        shapes; None is 1.
+      decays: where weight decay acts, a pytree prefix of booleans; for the leaves below False λ is 0. None is True.
 
-    def learning_rate(step: Array) -> Array:
+    Raises:
+      InvalidValue: for an unknown kind of weight decay, a negative clip or rate, and, once it is to update, for what
+        is no prefix of the parameters' tree, an array that does not broadcast, or a ``decays`` that is no boolean.
+
+    Source: Kingma and Ba 2015, algorithm 1; Loshchilov and Hutter 2019, algorithm 2, whose schedule multiplies the
+    decay but whose α does not: here, as in the common frameworks, η = α · schedule multiplies both.
+    """
+    require_choice("decay", decay, DECAYS)
+
+    def now(step: Array) -> Array:
         step, dropped = jnp.asarray(step, jnp.float32), jnp.asarray(drops, jnp.float32)
-        return hparams.lr * SCHEDULES[schedule](hparams, step, dropped)
+        return learning_rate(hparams, schedule, step, dropped)
+
+    def decayed(updates: Params, params: Params) -> Params:
+        return groups.decayed(updates, params, hparams.weight_decay, decays)
+
+    def after_adam(updates: Params, params: Params) -> Params:
+        updates = decayed(updates, params) if decay == "decoupled" else updates
+        return groups.rated(updates, rates)
 
     return optax.chain(
         divide_and_clip(hparams.loss_divisor, hparams.grad_clip),
-        optax.identity() if hparams.weight_decay is None else optax.add_decayed_weights(hparams.weight_decay),
-        _adam(hparams, schedule),
-        optax.scale_by_learning_rate(learning_rate),
+        optax.stateless(decayed) if decay == "l2" else optax.identity(),
+        _adam(hparams, schedule, after_adam),
+        optax.scale_by_learning_rate(now),
     )
 
 
@@ -163,14 +228,18 @@ def divide_and_clip(divisor: float | Array | None, norm: float | Array) -> optax
     return optax.stateless(apply)
 
 
-def _adam(hparams: Hparams, schedule: str) -> optax.GradientTransformation:
-    """Adam, with the β₁ of the step, by which alone its bias is corrected too: as the authors' framework does."""
-    adam = optax.scale_by_adam()
-    if schedule not in MOMENTUMS:
-        return adam
+def _adam(
+    hparams: Hparams, schedule: str, afterwards: Callable[[Params, Params | None], Params]
+) -> optax.GradientTransformation:
+    """Adam, with the β₁ of the step, by which alone its bias is corrected too: as the authors' framework does. What
+    comes of it goes through a function of it and the parameters, which in the chain would have a state of its own."""
 
     def update(gradient: Params, state: optax.ScaleByAdamState, params: Params | None = None):
-        momentum = MOMENTUMS[schedule](hparams, jnp.asarray(state.count, jnp.float32))
-        return optax.scale_by_adam(b1=momentum).update(gradient, state, params)
+        options = {}
+        if schedule in MOMENTUMS:
+            step = _after_warmup(hparams, jnp.asarray(state.count, jnp.float32))
+            options = {"b1": MOMENTUMS[schedule](hparams, step)}
+        updates, state = optax.scale_by_adam(**options).update(gradient, state)
+        return afterwards(updates, params), state
 
-    return optax.GradientTransformation(adam.init, update)
+    return optax.GradientTransformation(optax.scale_by_adam().init, update)

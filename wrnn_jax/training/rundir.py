@@ -69,14 +69,14 @@ class RunDirectory:
         self.path = path.absolute()
         self.checkpoints = self.path / "checkpoints"
         self.figures = self.path / "figures"
-        config = _plain(config)
+        defaults, config = _plain(_defaults(config)), _plain(config)
         stored = read_config(self.path, self.ABOUT) if os.path.lexists(self.path / self.ABOUT) else None
         # What is about to be written over.
         self._stored, self._recorded = stored or {}, recorded(self.path)
         if stored is not None:
             of_what = stored.get("experiment")
             require(of_what == experiment, "logdir", str(path), f"a run of {experiment}: it holds one of {of_what}")
-            _require_same(stored["config"], config, self.path, unchanging)
+            _require_same(fields(defaults) | fields(stored["config"]), fields(config), self.path, unchanging)
             numerics.require_same(stored.get("jax"), self.path)
             begun = any(any(self.path.glob(pattern)) for pattern in self.BEGUN)
             allowed = "an empty folder, or go with --resume: it holds a run already"
@@ -161,14 +161,21 @@ def device() -> str:
     return f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform}), {host}"
 
 
-def _require_same(
-    stored: Mapping[str, Any], config: Mapping[str, Any], path: Path, unchanging: Collection[str]
-) -> None:
+def _require_same(before: Mapping[str, Any], now: Mapping[str, Any], path: Path, unchanging: Collection[str]) -> None:
     """Raise for the first field that differs and matters."""
-    before, now = fields(stored), fields(config)
     for field in sorted(before.keys() | now.keys()):
         if field not in unchanging and before.get(field) != now.get(field):
             raise InvalidValue(field, now.get(field), f"{before.get(field)!r}, as in the run that {path} holds")
+
+
+def _defaults(config: Any) -> dict[str, dict[str, Any]]:
+    """The defaults of its sections, which a run had that was begun before there was such a field."""
+    sections = config if isinstance(config, Mapping) else vars(config)
+    of_sections = {name: dataclasses.fields(each) for name, each in sections.items() if dataclasses.is_dataclass(each)}
+    return {
+        name: {field.name: field.default for field in each if field.default is not dataclasses.MISSING}
+        for name, each in of_sections.items()
+    }
 
 
 def _plain(config: Any) -> dict[str, Any]:
