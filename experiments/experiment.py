@@ -152,8 +152,8 @@ class Parts(NamedTuple):
     def trainer(self, members: int | None = None) -> Trainer:
         """Of one run; or of so many members of a grid."""
         train = self.config.train
-        options = {"schedule": train.schedule, "members": members, "shards": self.shards}
-        return make_trainer(self.model, self.task, train.batch, **options)
+        how = {"schedule": train.schedule, "decay": train.weight_decay_kind}
+        return make_trainer(self.model, self.task, train.batch, members=members, shards=self.shards, **how)
 
 
 def assemble(

@@ -14,7 +14,7 @@ from wrnn_jax.training.rundir import UNCHANGING
 from wrnn_jax.validation import LARGEST_INTEGER, InvalidValue, number, require, require_integer
 
 PREFIX = "--grid."
-TRACED = ("lr", "grad_clip", "lr_factor", "lr_period", "weight_decay", "loss_divisor", "seed")
+TRACED = ("lr", "grad_clip", "lr_factor", "lr_period", "weight_decay", "loss_divisor", "warmup", "seed")
 """Fields that only change numbers: one compiled program serves all their values."""
 LIMIT = 100
 """More members than this are trained only where ``--yes`` is given."""

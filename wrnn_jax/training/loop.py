@@ -70,11 +70,12 @@ def make_trainer(
     members: int | None = None,
     how: How = "auto",
     shards: int | None = None,
+    decay: str = "l2",
 ) -> Trainer:
-    """The trainer of ``model`` on ``task`` with Adam.
+    """The trainer of ``model`` on ``task`` with Adam, or AdamW.
 
     Args:
-      model: the two pure functions.
+      model: its pure functions.
       task: the data, loss and metrics.
       batch_size: sequences in a batch.
       devices: those to use, all of this process by default, arranged by
@@ -85,6 +86,7 @@ def make_trainer(
         ``trainer.mesh.shape["grid"]``.
       how: members at once or one after another, see :func:`wrnn_jax.training.members.over_members`.
       shards: over how many devices a batch is split; if not given, as many as :func:`members_mesh` finds best.
+      decay: the kind of weight decay, of :data:`wrnn_jax.training.optimizer.DECAYS`.
 
     Raises:
       ValueError: for a batch larger than an epoch, an unknown schedule, or one that watches the score of a task that
@@ -95,7 +97,7 @@ def make_trainer(
     require(task.score or not watches, "schedule", schedule, "another one: the task has no score to watch")
     task.epoch_steps(batch_size)  # Raises if the batch is larger than an epoch.
     mesh = members_mesh(jax.local_devices() if devices is None else devices, members or 1, batch_size, how, shards)
-    each = _Member(model, task, batch_size, schedule, mesh.shape["batch"])
+    each = _Member(model, task, batch_size, schedule, mesh.shape["batch"], decay)
     replicated = PartitionSpec()
     spec = replicated if members is None else PartitionSpec("grid")
     # Every state comes with the same sharding: one of another would compile the whole loop anew.
@@ -154,6 +156,7 @@ class _Member(NamedTuple):
     batch_size: int
     schedule: str
     shards: int
+    decay: str
 
     def init(self, data: Any, seed: Array) -> TrainState:
         params_key, data_key = jax.random.split(jax.random.key(seed))
@@ -268,7 +271,9 @@ class _Member(NamedTuple):
         return plateau._replace(waited=waited, drops=plateau.drops + drop)
 
     def _optimizer(self, hparams: Hparams, state: TrainState) -> optax.GradientTransformation:
-        return make_optimizer(hparams, self.schedule, state.plateau.drops)
+        of_params = {name: getattr(self.model, name) for name in ("rates", "decays")}
+        by_leaf = {name: of and of(state.params) for name, of in of_params.items()}
+        return make_optimizer(hparams, self.schedule, state.plateau.drops, decay=self.decay, **by_leaf)
 
     def _share(self, batch: Array) -> Array:
         """This device's, of what is in order of the batch."""
@@ -277,7 +282,12 @@ class _Member(NamedTuple):
 
     def _mean(self, tree: Any) -> Any:
         """Over the devices that share the batch."""
-        return lax.pmean(tree, "batch") if self.shards > 1 else tree
+
+        def mean(leaf: Array) -> Array:
+            # What is counted is the same on all of them.
+            return lax.pmean(leaf, "batch") if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf
+
+        return jax.tree.map(mean, tree) if self.shards > 1 else tree
 
 
 def _all_finite(tree: Any) -> Array:
