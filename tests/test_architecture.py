@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "wrnn_jax"
 FILES = {str(path.relative_to(PACKAGE)): path for path in sorted(PACKAGE.rglob("*.py"))}
 RANKS = {
     "typing": 0, "validation": 0, "files": 0, "jsonfiles": 0, "console": 0, "activations": 1, "theory": 1, "kernels": 2,
-    "cells": 3, "readouts": 4, "layers": 5, "models": 6, "nn": 6, "datasets": 6, "interop": 7, "tasks": 7,
+    "cells": 3, "readouts": 4, "layers": 5, "models": 6, "nn": 7, "datasets": 6, "interop": 7, "tasks": 7,
     "training": 8, "analysis": 8, "grids": 9, "report": 9, "wrnn_jax": 10,
 }  # fmt: skip
 """A part may import parts of lower rank, and itself. The package's own ``__init__`` is the highest."""

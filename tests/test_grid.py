@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from wrnn_jax.grids import grid
+from wrnn_jax.layers import Training
 from wrnn_jax.models import configure, stateless
-from wrnn_jax.nn.linen import WaveRNNCell
+from wrnn_jax.nn.linen import WaveRNNCell, as_model
 from wrnn_jax.tasks import CopyConfig, copy_task
 from wrnn_jax.training.loop import make_trainer
 from wrnn_jax.training.members import members_mesh, over_members
@@ -145,16 +146,35 @@ class Recall(nn.Module):
         return nn.Dense(10)(nn.RNN(WaveRNNCell(channels=2, neurons=6))(xs))
 
 
+class NormedRecall(nn.Module):
+    """Another, with running means and dropout."""
+
+    @nn.compact
+    def __call__(self, xs, train):
+        ys = nn.RNN(WaveRNNCell(channels=2, neurons=6))(xs)
+        ys = nn.BatchNorm(use_running_average=not train)(ys)
+        return nn.Dense(10)(nn.Dropout(0.3, deterministic=not train)(ys))
+
+
 def test_a_user_s_own_flax_model_trains_in_a_grid():
-    module = Recall()
-    model = stateless(lambda key: module.init(key, jnp.zeros((1, 22, 10))), module.apply)
-    members = make_trainer(model, TASK, 4, members=2, how="map")
+    """Of parameters alone, or with statistics and dropout, of which evaluation has none."""
+    xs = jnp.zeros((1, 22, 10))
     hparams = Hparams(np.array([1e-2, 1e-3], np.float32), np.ones(2, np.float32))
-    states = members.advance(members.init(np.arange(2)), hparams, np.full(2, 4))
-    single = make_trainer(model, TASK, 4)
-    for m in range(2):
-        expected = single.advance(single.init(m), of_member(m, hparams), 4)
-        chex.assert_trees_all_close(of_member(m, states.params), expected.params, atol=1e-5)
+    plain = Recall()
+    normed = as_model(NormedRecall(), xs, train="train")
+    for model in (stateless(lambda key: plain.init(key, xs), plain.apply), normed):
+        members = make_trainer(model, TASK, 4, members=2, how="map")
+        states = members.advance(members.init(np.arange(2)), hparams, np.full(2, 2))
+        single = make_trainer(model, TASK, 4, jax.devices()[:1])  # Flax's means are of a device's part of a batch.
+        for m in range(2):
+            expected = single.advance(single.init(m), of_member(m, hparams), 2)
+            chex.assert_trees_all_close(of_member(m, states.variables), expected.variables, atol=1e-4)
+    ones = jnp.ones((2, 22, 10))
+    once, stats = jax.jit(normed.apply)(expected.variables, ones)
+    chex.assert_trees_all_equal(stats, expected.stats)
+    drawn = [normed.apply(expected.variables, ones, Training(jax.random.key(seed)))[0] for seed in (0, 1)]
+    assert not np.allclose(once, drawn[0])
+    assert not np.allclose(*drawn)
 
 
 MEMBERS = {"a": np.arange(7.0, dtype=np.float32), "b": (np.arange(14, dtype=np.float32).reshape(7, 2),)}

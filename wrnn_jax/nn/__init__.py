@@ -1,7 +1,8 @@
 """Cells as Flax cells: :mod:`wrnn_jax.nn.linen` and :mod:`wrnn_jax.nn.nnx`.
 
 Both modules offer the same two names: ``WaveRNNCell``, and ``AdaptedCell``, which makes a Flax cell
-of any :class:`wrnn_jax.cells.Cell`. They hold no equation of their own. Their parameters are the
+of any :class:`wrnn_jax.cells.Cell`. (The other way round, ``linen.as_model`` makes a whole module a
+:class:`wrnn_jax.models.Model`.) They hold no equation of their own. Their parameters are the
 tree of the pure cell, so parameters go from one to the other with no conversion::
 
     pure, module = wave(6, 100), linen.WaveRNNCell(6, 100)

@@ -8,11 +8,43 @@ import jax
 import jax.numpy as jnp
 
 from wrnn_jax.cells import Cell, first_carry
+from wrnn_jax.layers import Training, Variables
+from wrnn_jax.models import Model
 from wrnn_jax.nn import init, step, wave_of
 from wrnn_jax.typing import Array, Carry, Key, Params, Shape
 from wrnn_jax.validation import require
 
-__all__ = ["AdaptedCell", "WaveRNNCell"]
+__all__ = ["AdaptedCell", "WaveRNNCell", "as_model"]
+
+
+def as_model(module: nn.Module, xs: Array, *, train: str | None = None) -> Model:
+    """A linen module as a model for this library's trainers and grids: its collections but ``"params"`` are the
+    model's statistics, and its stream ``"dropout"`` draws from the step's key.
+
+    Args:
+      module: ``module(xs)`` -> outputs ``(B, T, O)`` or ``(B, O)``.
+      xs: inputs ``(B, T, D)`` of the shape that its parameters are made for; T and B may be others later.
+      train: the name of its argument, True in training and False in evaluation, where it has one.
+
+    Batch norm without an ``axis_name`` is of each device's part of a batch; the running means are averaged. The name to
+    give it is ``"batch"``, where the devices do share batches.
+    """
+    flags = {} if train is None else {train: False}
+
+    def init(key: Key) -> Variables:
+        collections = dict(module.init(key, xs, **flags))
+        return Variables(collections.pop("params", {}), collections)
+
+    def apply(variables: Variables, xs: Array, training: Training | None = None) -> tuple[Array, Any]:
+        collections = {"params": variables.params, **variables.stats}
+        if training is None:
+            return module.apply(collections, xs, **flags), variables.stats
+        now = dict.fromkeys(flags, True)
+        # Each device draws for its own sequences.
+        key = jax.random.fold_in(training.key, jax.lax.axis_index(training.axis)) if training.axis else training.key
+        return module.apply(collections, xs, **now, rngs={"dropout": key}, mutable=list(variables.stats))
+
+    return Model(init, apply)
 
 
 class _LinenCell(nn.RNNCellBase):
