@@ -6,15 +6,12 @@ from pathlib import Path
 
 from experiments import cli, copy, presets
 from experiments.cli import FAILURE
-from experiments.experiment import RunConfig, run
+from experiments.experiment import run
 from experiments.grid_flags import LIMIT
 from wrnn_jax import console
-from wrnn_jax.models import configure
 from wrnn_jax.report import paper_table
 from wrnn_jax.report.published import ABLATION_T, STEPS
-from wrnn_jax.tasks import CopyConfig
 from wrnn_jax.training import fit
-from wrnn_jax.training.config import TrainConfig
 from wrnn_jax.training.stored import read_summary
 from wrnn_jax.validation import require, require_choice, require_integer
 
@@ -55,18 +52,11 @@ class Config:
         return (self._config(row, T, seed) for T in self.T for row in self.rows for seed in range(self.seeds))
 
     def _config(self, row: str, T: int, seed: int) -> copy.Config:
-        given = copy.Config(CopyConfig(T=T), configure("wrnn", backend=self.backend), TrainConfig(), RunConfig())
-        config = presets.COPY[f"ablation-{row}"].apply(given)
-        train = dataclasses.replace(
-            config.train,
-            seed=seed,
-            max_steps=self.max_steps,
-            log_interval=self.log_interval,
-            checkpoint_interval=self.log_interval,
-        )
-        model = dataclasses.replace(config.model, backend=self.backend)
-        where = RunConfig(logdir=str(Path(self.logdir) / f"T{T}_{row}_seed{seed}"), resume=True)
-        return dataclasses.replace(config, model=model, train=train, run=where)
+        where = {"logdir": str(Path(self.logdir) / f"T{T}_{row}_seed{seed}"), "resume": True}
+        intervals = {"log_interval": self.log_interval, "checkpoint_interval": self.log_interval}
+        of_row = {"preset": f"ablation-{row}", "T": T, "seed": seed}
+        own = {"max_steps": self.max_steps, "backend": self.backend}
+        return copy.EXPERIMENT.configure({**of_row, **own, **intervals, **where})
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -4,11 +4,10 @@ import dataclasses
 from functools import partial
 from typing import TYPE_CHECKING
 
-from tyro.conf import OmitArgPrefixes
-
 from experiments import presets
-from experiments.experiment import Example, Experiment, RunConfig
+from experiments.experiment import Example
 from experiments.program import run_from_command_line
+from experiments.settings import Experiment, RunConfig
 from wrnn_jax.models import ModelConfig
 from wrnn_jax.models.wrnn import WaveConfig
 from wrnn_jax.tasks import AddingConfig, adding_task
@@ -32,10 +31,10 @@ class AddingTrainConfig(TrainConfig):
 class Config:
     """Train a recurrent network on the adding task: the sum of two marked numbers among T."""
 
-    task: OmitArgPrefixes[AddingConfig]
-    model: OmitArgPrefixes[ModelConfig]
-    train: OmitArgPrefixes[AddingTrainConfig]
-    run: OmitArgPrefixes[RunConfig]
+    task: AddingConfig
+    model: ModelConfig
+    train: AddingTrainConfig
+    run: RunConfig
 
 
 def draw(config: Config, example: Example) -> "Figure":

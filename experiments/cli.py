@@ -6,7 +6,7 @@ import io
 import itertools
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tyro
@@ -42,28 +42,28 @@ def _numbers(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
     )
 
 
-def parse(program: str, config_type: type, arguments: list[str], default: Any = None, more: str = "") -> Any:
-    """The config that the arguments describe.
+def parse(program: str, config_type: type, arguments: list[str]) -> Any:
+    """The config that the arguments describe, a dataclass; as :func:`ask` otherwise."""
+    return ask(config_type, program, arguments, inspect.getdoc(config_type) or "")
+
+
+def ask(kind: Any, program: str, arguments: Sequence[str], description: str) -> Any:
+    """What the arguments describe, as a value of a type.
 
     Args:
+      kind: the type: a dataclass, or a ``TypedDict`` for what is given alone.
       program: its name in the help.
-      config_type: a dataclass.
       arguments: as on the command line.
-      default: a config whose values take the place of the dataclass's defaults.
-      more: what the help says after the dataclass's own description.
+      description: how the help begins.
 
     Raises:
-      InvalidValue: for a value that the config refuses.
+      InvalidValue: for a value that the type refuses.
       SystemExit: for ``--help``, and with one line for what is no flag or not of a flag's type.
     """
     said = io.StringIO()
-    options = {} if default is None else {"default": default}
-    description = f"{inspect.getdoc(config_type)}\n\n{more}".strip()
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(console.unfailing(sys.stdout)):
-            return tyro.cli(
-                config_type, args=arguments, prog=program, description=description, registry=_READERS, **options
-            )
+            return tyro.cli(kind, args=arguments, prog=program, description=description.strip(), registry=_READERS)
     except SystemExit as exit:
         # tyro exits while it handles our error, or while it handles its own account of ours.
         refused = (exit.__context__ and exit.__context__.__context__) or exit.__context__

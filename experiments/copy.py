@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
-from tyro.conf import OmitArgPrefixes
 
 from experiments import presets
-from experiments.experiment import Example, Experiment, RunConfig
+from experiments.experiment import Example
 from experiments.program import run_from_command_line
+from experiments.settings import Experiment, RunConfig
 from wrnn_jax.models import ModelConfig
 from wrnn_jax.tasks import CopyConfig, copy_task
 from wrnn_jax.training.config import TrainConfig
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 class Config:
     """Train a recurrent network on the copy task: recall ten symbols after T steps of nothing."""
 
-    task: OmitArgPrefixes[CopyConfig]
-    model: OmitArgPrefixes[ModelConfig]
-    train: OmitArgPrefixes[TrainConfig]
-    run: OmitArgPrefixes[RunConfig]
+    task: CopyConfig
+    model: ModelConfig
+    train: TrainConfig
+    run: RunConfig
 
 
 def draw(config: Config, example: Example) -> "Figure":

@@ -1,12 +1,11 @@
-"""An experiment: a task as flags, and one run of it, trained into a run directory."""
+"""One run of an experiment, trained into a run directory."""
 
 import contextlib
 import dataclasses
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -15,12 +14,13 @@ import numpy as np
 from experiments import cli, devices
 from experiments.cli import FAILURE
 from experiments.kernels import compile_if_it_pays, shards_of_batch
-from experiments.presets import Preset
 from experiments.room import require_possible, require_room
-from wrnn_jax import console, models
+from experiments.settings import Experiment, readable_name
+from wrnn_jax import console
 from wrnn_jax.files import write_atomically
 from wrnn_jax.layers import Variables
-from wrnn_jax.models import Model, ModelConfig, count_parameters
+from wrnn_jax.models import Model, count_parameters
+from wrnn_jax.report.groups import NEUTRAL
 from wrnn_jax.tasks import Source, Task
 from wrnn_jax.training import fit as fitting
 from wrnn_jax.training.checkpoint import Checkpoints
@@ -32,48 +32,10 @@ from wrnn_jax.training.rundir import UNCHANGING, RunDirectory, device
 from wrnn_jax.training.state import TrainState
 from wrnn_jax.training.stored import read_summary
 from wrnn_jax.typing import Array
-from wrnn_jax.validation import InvalidValue, require, require_integer
+from wrnn_jax.validation import InvalidValue, require
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-@dataclasses.dataclass(frozen=True)
-class RunConfig:
-    """Where the run is kept, and whether it goes on from what is there."""
-
-    logdir: str | None = None
-    """The run directory (if not given: a readable name below runs/)."""
-    resume: bool = False
-    """Continue the run that the run directory holds, from its newest whole checkpoint; begin it if there is none."""
-    preset: str | None = None
-    """Defaults from the paper, see --list-presets. Flags given beside it win."""
-    list_presets: bool = False
-    """Only print the presets: a command for each published row."""
-    eval_only: bool = False
-    """Only evaluate the newest whole checkpoint of the run directory, and print its metrics."""
-    seeds: int = 1
-    """How many seeds, from --seed on: members of a grid, as are the values of --grid.FLAG."""
-    grid_chunk: int | None = None
-    """Members of a grid that are trained at once (if not given: as many as fit into memory)."""
-    yes: bool = False
-    """Train a grid of more than 100 members."""
-    distributed: bool = False
-    """Share a grid's members with other processes, on this host or others, that are started alike."""
-    coordinator: str | None = None
-    """Of --distributed: host:port of process 0 (if not given: as SLURM, GKE, Open MPI or a TPU pod says)."""
-    num_processes: int | None = None
-    """Of --distributed: how many processes there are."""
-    process_id: int | None = None
-    """Of --distributed: the number of this one, from 0 on."""
-
-    def __post_init__(self):
-        # JAX and Orbax hand names of files to libraries that take UTF-8 alone.
-        folder = str(Path(self.logdir or "runs").absolute())
-        is_utf8 = folder == folder.encode("utf-8", "replace").decode()
-        require(is_utf8, "logdir", folder, "below folders whose names are UTF-8 (in the locale C: set PYTHONUTF8=1)")
-        if self.grid_chunk is not None:
-            require_integer("grid_chunk", self.grid_chunk, at_least=1)
 
 
 class Example(NamedTuple):
@@ -89,54 +51,6 @@ class Example(NamedTuple):
     """``(T, C, N)``; None of a model that has no hidden states."""
     fixed: Mapping[str, np.ndarray]
     """The run's own of the task's source, such as a permutation."""
-
-
-class Experiment(NamedTuple):
-    """``python3 -m experiments.<name>``.
-
-    ==========================  ================================================================
-    ``config``                  a dataclass with sections ``task``, ``model``, ``train``, ``run``
-    ``make_task(config.task)``  -> the task
-    ``stem(config.task)``       -> how the name of a run's folder begins
-    ``draw(config, example)``   -> the figure of an example
-    ``presets``                 settings from the paper
-    ``measure(parts, state)``   -> what else a run's summary says of its parameters
-    ``pictures(parts, state)``  -> further figures of a run, by name
-    ``chance(config.task)``     -> the task's, where that is known without its data
-    ==========================  ================================================================
-    """
-
-    name: str
-    config: type
-    make_task: Callable[[Any], Task]
-    stem: Callable[[Any], str]
-    draw: Callable[[Any, Example], "Figure"]
-    presets: Mapping[str, Preset]
-    measure: Callable[["Parts", TrainState], dict[str, Any]] = lambda parts, state: {}
-    pictures: Callable[["Parts", TrainState], dict[str, "Figure"]] = lambda parts, state: {}
-
-    chance: Callable[[Any], Mapping[str, float]] | None = None
-    model: str = "wrnn"
-    """The model, if none is named."""
-    defaults: Mapping[type | str, Mapping[str, Any]] = MappingProxyType({})
-    """Of the flags of models, by their types or names, where they are not the models' own; the last that fits wins."""
-
-    def configured(self, model: str, **fields: Any) -> ModelConfig:
-        """The config of a model in this experiment."""
-        kind, own = models.entry(model).config, {}
-        for of_what, settings in self.defaults.items():
-            if of_what == model or (isinstance(of_what, type) and issubclass(kind, of_what)):
-                own |= settings
-        return models.configure(model, **{**own, **fields})
-
-    def baselines(self, task: Any) -> Mapping[str, float]:
-        """What a network that remembers nothing scores in the task that the flags describe."""
-        return self.chance(task) if self.chance else self.make_task(task).chance
-
-    @property
-    def program(self) -> str:
-        """As one types it."""
-        return f"python3 -m experiments.{self.name}"
 
 
 class Parts(NamedTuple):
@@ -204,7 +118,7 @@ def run(experiment: Experiment, config: Any, command: str) -> int:
       config: its config.
       command: what one would type to run it again.
     """
-    default = Path("runs") / experiment.name / readable_name(experiment.stem(config.task), config)
+    default = Path("runs") / experiment.name / readable_name(experiment, config)
     logdir = Path(config.run.logdir or default)
     computed_on = devices.start()
     parts = assemble(experiment, config, trains=not config.run.eval_only)
@@ -246,23 +160,6 @@ def save_figure(figure: "Figure", path: Path) -> None:
     write_atomically(path, png.getvalue())
 
 
-def readable_name(stem: str, config: Any) -> str:
-    """A run's folder name: the task's own part, model, size, learning rate, clip, seed, and whatever
-    else is not as it is by default."""
-    model, train = config.model, config.train
-    sizes = {"n": "n_hid", "c": "n_ch"}
-    sizes = [f"{letter}{getattr(model, field)}" for letter, field in sizes.items() if hasattr(model, field)]
-    parts = [stem, model.model, *sizes, f"lr{train.lr:g}", f"clip{train.grad_clip:g}"]
-    usual = {config.task: type(config.task)(), model: models.configure(model.model), train: type(train)()}
-    named = {"T", "dataset", "task", "n_hid", "n_ch", "lr", "grad_clip", "seed", *UNCHANGING}
-    for section, default in usual.items():
-        for field in dataclasses.fields(section):
-            value = getattr(section, field.name)
-            if field.name not in named and value != getattr(default, field.name):
-                parts.append(f"{field.name}-{value}".replace("_", "-"))
-    return "_".join([*parts, f"seed{train.seed}"])
-
-
 def example(parts: Parts, state: TrainState, index: int = 0) -> Example:
     """What the network makes of a sequence of the test set."""
     model = parts.model
@@ -296,14 +193,13 @@ def figures(experiment: Experiment, parts: Parts, state: TrainState, rows: list[
 def summary(experiment: Experiment, parts: Parts, fitted: fitting.Fitted) -> dict[str, Any]:
     """``summary.json``: what was trained, how, and what came of it."""
     config, task = parts.config, parts.task
-    model = dataclasses.asdict(config.model)
     steps = int(fitted.state.step)
     epoch_steps = task.epoch_steps(config.train.batch)
     return {
         "experiment": experiment.name,
         **{field: value for field, value in dataclasses.asdict(config.task).items() if field != "data_dir"},
         **task.notes,
-        **{field: value for field, value in model.items() if not field.startswith("freeze") or value},
+        **_without_neutral(dataclasses.asdict(config.model)),
         "params": count_parameters(fitted.state.params),
         "steps": steps,
         "max_steps": config.train.max_steps,
@@ -317,6 +213,7 @@ def summary(experiment: Experiment, parts: Parts, fitted: fitting.Fitted) -> dic
         "lr": config.train.lr,
         "grad_clip": config.train.grad_clip,
         "weight_decay": config.train.weight_decay,
+        **_without_neutral({field: getattr(config.train, field) for field in ("weight_decay_kind", "warmup")}),
         **({} if config.train.loss_divisor is None else {"loss_divisor": config.train.loss_divisor}),
         "schedule": config.train.schedule,
         "lr_factor": config.train.lr_factor,
@@ -327,6 +224,11 @@ def summary(experiment: Experiment, parts: Parts, fitted: fitting.Fitted) -> dic
         "seconds": round(fitted.seconds, 2),
         "steps_per_second": fitted.steps_per_second,
     }
+
+
+def _without_neutral(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What is not as it is where a summary does not say it."""
+    return {field: value for field, value in settings.items() if field not in NEUTRAL or value != NEUTRAL[field]}
 
 
 def _evaluate_only(parts: Parts, trainer: Trainer, directory: RunDirectory) -> int:

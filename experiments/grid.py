@@ -11,16 +11,14 @@ from typing import Any
 from experiments import devices, grid_report
 from experiments.cli import FAILURE
 from experiments.experiment import (
-    Experiment,
     Parts,
-    RunConfig,
     assemble,
-    readable_name,
     resolved,
     summary,
     unchanging,
 )
 from experiments.grid_flags import Grid, groups, spelled
+from experiments.settings import Experiment, RunConfig, readable_name
 from wrnn_jax import console
 from wrnn_jax.grids.hosts import ALONE, Hosts, HostsError, connect
 from wrnn_jax.grids.progress import Progress, Stopped
@@ -114,7 +112,7 @@ def _directory(experiment: Experiment, grid: Grid, path: Path) -> GridDirectory:
 def _path(experiment: Experiment, grid: Grid) -> Path:
     """The grid's folder."""
     base = grid.base
-    own = readable_name(experiment.stem(base.task), base).rsplit("_seed", 1)[0]
+    own = readable_name(experiment, base).rsplit("_seed", 1)[0]
     axes = {field: map(spelled, values) for field, values in grid.axes.items()}
     values = [f"{field}-{'-'.join(texts)}".replace("_", "-") for field, texts in axes.items()]
     folder = "_".join(["grid", *values, "of", own])

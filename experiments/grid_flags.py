@@ -5,11 +5,14 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from types import NoneType, UnionType
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
-from experiments.presets import Preset
+from experiments import flags
+from experiments.flags import field_of
+from experiments.presets import Settings
+from experiments.settings import Experiment, fields_of, left_out, some_models_fields
 from wrnn_jax.training.rundir import UNCHANGING
 from wrnn_jax.validation import LARGEST_INTEGER, InvalidValue, number, require, require_integer
 
@@ -28,8 +31,10 @@ KINDS: Mapping[type, tuple[str, Callable[[str], Any]]] = {
 }
 """Of values: what they are, and how they are read."""
 
-Parse = Callable[[list[str]], Any]
-Settings = dict[str, Any]
+HELP = """Flags of the task, the model and training take several values with --grid. before them: --grid.lr 1e-2 1e-3
+--grid.T 30 80 --seeds 3 trains every combination in one process. A value that is several numbers has commas between
+them: --grid.curriculum 10,20 10,20,40."""
+
 Axes = dict[str, Sequence]
 
 
@@ -54,35 +59,31 @@ class Grid(NamedTuple):
     grid gives), it has the first value of each."""
 
 
-def expand(parse: Parse, config_type: type, arguments: Sequence[str], presets: Mapping[str, Preset]) -> Any:
+def expand(experiment: Experiment, arguments: Sequence[str]) -> Any:
     """The :class:`Grid` that a command line asks for; where it asks for a single run, its config.
 
     Axes come from ``--grid.NAME v1 v2 …``, from ``--seeds N``, which stands for ``--seed`` and the N − 1 after it, and
     from a preset that has a grid: beside it ``--grid.NAME`` replaces its axis, and ``--NAME`` takes it out.
 
     Args:
-      parse: arguments without ``--grid.…`` -> their config, ``--preset`` applied.
-      config_type: a dataclass with sections ``task``, ``model``, ``train``, and ``run``, which has ``preset``,
-        ``seeds`` and ``yes``.
+      experiment: whose flags.
       arguments: as on the command line.
-      presets: what ``--preset`` names.
 
     Raises:
       InvalidValue: for an axis without values, or with one that is there twice, is not of its field's type, or that
-        the config refuses, by itself or in a combination; for a name that is no hyper-parameter, or is given as a
-        single flag as well; for seeds below 1, or beyond those there are; for more than :data:`LIMIT` members without
-        ``--yes``, and more than :data:`MOST` with it.
-      SystemExit: as ``parse`` does.
+        the config refuses, by itself or in a combination; for a name that is no hyper-parameter, or none of a model of
+        the grid, or is given as a single flag as well; for seeds below 1, or beyond those there are; for more than
+        :data:`LIMIT` members without ``--yes``, and more than :data:`MOST` with it.
+      SystemExit: as :func:`experiments.flags.read` does.
     """
     written, rest = split_arguments(arguments)
-    asked = _typed(written, hyper_parameters(config_type))
-    _refuse_contradictions(asked, rest)
-    # To parse takes some ten milliseconds.
-    line = _CommandLine(cache(lambda *words: parse(list(words))), presets, rest, asked)
-
+    models = written.get("model") or [flags.named_model(experiment, rest)]
+    asked = _typed(written, _hyper_parameters_of_all(experiment, models, written))
+    given = flags.read(experiment, rest, models, HELP)
+    _refuse_contradictions(asked, given)
+    line = _Line(experiment, given, asked)
     first = line.config(*map(_first, _by_program(asked)))
-    base = line.base()
-    from_preset = line.preset_axes(first)
+    base, from_preset = line.base(first), line.preset_axes(_first(asked))
     run = base.run
     require_integer("seeds", run.seeds, at_least=1)
     if not (asked or from_preset) and run.seeds == 1:
@@ -113,7 +114,7 @@ def split_arguments(arguments: Sequence[str]) -> tuple[dict[str, list[str]], lis
     for argument in arguments:
         if argument.startswith(PREFIX):
             name, equals, value = argument.removeprefix(PREFIX).partition("=")
-            field = _field(name)
+            field = field_of(name)
             require(field not in grid, f"grid.{field}", value, "given once, with all values")
             grid[field] = [value] if equals else []
             taking = rest if equals else grid[field]
@@ -136,18 +137,14 @@ def groups(members: Iterable[Member]) -> list[tuple[Member, ...]]:
     return [tuple(group) for group in found.values()]
 
 
-def hyper_parameters(config_type: type) -> dict[str, Any]:
-    """The fields that a grid may have -> their types: task, model and training without what only keeps the books."""
-    sections = get_type_hints(config_type)
-    return {
-        field.name: get_type_hints(sections[name])[field.name]
-        for name in ("task", "model", "train")
-        for field in dataclasses.fields(sections[name])
-        if field.name not in UNCHANGING
-    }
+def hyper_parameters(sections: Mapping[str, type]) -> dict[str, Any]:
+    """The fields of a config's sections that a grid may have -> their types: of task, model and training, without what
+    only keeps the books, and what cannot be written as a word."""
+    fields = {name: hint for part in ("task", "model", "train") for name, hint in fields_of(sections[part]).items()}
+    return {name: hint for name, hint in fields.items() if name not in UNCHANGING and _can_be_read(hint)}
 
 
-def flags(settings: Mapping[str, Any]) -> list[str]:
+def typed(settings: Settings) -> list[str]:
     """Settings as one types them for a single run."""
     return list(itertools.chain(*(_flag(field.replace("_", "-"), value) for field, value in settings.items())))
 
@@ -165,50 +162,42 @@ def spelled(value: Any) -> str:
     return ",".join(map(str, value)) + "," * (len(value) == 1) if isinstance(value, tuple) else str(value)
 
 
-class _CommandLine(NamedTuple):
-    """What was typed, without the grid (``rest``), and the axes that were ``asked`` for."""
+class _Line(NamedTuple):
+    """What was given, without the grid, and the axes that were ``asked`` for."""
 
-    parse: Callable[..., Any]
-    """As :func:`expand` is given it, of words one by one."""
-    presets: Mapping[str, Preset]
-    rest: list[str]
+    experiment: Experiment
+    given: Settings
     asked: Axes
 
     def config(self, static: Settings, traced: Settings) -> Any:
-        """A config with the static settings, and with the traced ones only where it is refused without."""
         with self._blaming(static):
-            return self._parse_any(static, static | traced)
+            return self.experiment.configure({**self.given, **static, **traced})
 
-    def base(self) -> Any:
-        return self._parse_any({}, _first(self.asked))
+    def base(self, first: Any) -> Any:
+        """The config of what was given; ``first``, one of the grid's, where that by itself is refused, as a schedule
+        may ask for a period that the grid has."""
+        try:
+            return self.experiment.configure(self.given)
+        except InvalidValue:
+            return first
 
-    def preset_axes(self, config: Any) -> Axes:
-        """Those of the config's preset that no flag takes out."""
-        preset = self.presets.get(config.run.preset)
-        axes = preset.grid(config) if preset and preset.grid else {}
-        return {field: values for field, values in axes.items() if not _given(field, self.rest)}
+    def preset_axes(self, settings: Settings) -> Axes:
+        """Those of the preset, for these settings, that no flag takes out."""
+        preset = self.experiment.preset_of(self.given)
+        axes = preset.grid(self.experiment.settle({**self.given, **settings})) if preset and preset.grid else {}
+        return {field: values for field, values in axes.items() if field not in self.given}
 
     def members(self, axes: Axes, from_preset: Axes) -> Iterator[Member]:
         by_program, by_number = _by_program(axes)
         for static in _product(by_program):
             config = self.config(static, _first(by_number))
             with self._blaming(static):
-                same = self.preset_axes(config) == from_preset
-                require(same, "preset", config.run.preset, "one that has the same grid for every member")
+                allowed = "one that has the same grid for every member"
+                require(self.preset_axes(static) == from_preset, "preset", config.run.preset, allowed)
                 for traced in _product(by_number):
                     settings = static | traced
                     train = dataclasses.replace(config.train, **traced)
                     yield Member({field: settings[field] for field in axes}, dataclasses.replace(config, train=train))
-
-    def _parse_any(self, settings: Settings, otherwise: Settings) -> Any:
-        # Beside a preset a factor may only be allowed with the schedule that the preset names, so first without;
-        # but a schedule that was typed may ask for its period.
-        try:
-            return self.parse(*self.rest, *flags(settings))
-        except InvalidValue:
-            if otherwise == settings:
-                raise
-            return self.parse(*self.rest, *flags(otherwise))
 
     @contextlib.contextmanager
     def _blaming(self, static: Settings) -> Iterator[None]:
@@ -217,9 +206,20 @@ class _CommandLine(NamedTuple):
             yield
         except InvalidValue as refused:
             field = f"grid.{refused.field}" if refused.field in self.asked else refused.field
-            others = flags({name: value for name, value in static.items() if name != refused.field})
+            others = typed({name: value for name, value in static.items() if name != refused.field})
             beside = f" (with {' '.join(others)})" if others else ""
             raise InvalidValue(field, refused.value, refused.allowed + beside) from None
+
+
+def _hyper_parameters_of_all(experiment: Experiment, models: Sequence[str], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a grid over these models; raises ``InvalidValue`` if one has not what is asked for and others have."""
+    of_each = {model: hyper_parameters(experiment.sections(model)) for model in models}
+    found = {field: hint for own in reversed(of_each.values()) for field, hint in own.items()}
+    somewhere = {*found, *some_models_fields()} - UNCHANGING
+    for model, own in of_each.items():
+        for field, texts in asked.items():
+            require(field in own or field not in somewhere, f"grid.{field}", " ".join(texts), left_out(model, field))
+    return found
 
 
 def _by_program(axes: Axes) -> tuple[Axes, Axes]:
@@ -265,12 +265,20 @@ def _readers(hint: Any) -> Iterator[tuple[str, Callable[[str], Any]]]:
     if get_origin(hint) in (Union, UnionType):
         yield from itertools.chain(*map(_readers, get_args(hint)))
     elif get_origin(hint) is Literal:
-        yield from ((word, {word: word}.__getitem__) for word in get_args(hint))
+        yield from ((str(word), {str(word): word}.__getitem__) for word in get_args(hint))
     elif get_origin(hint) is tuple:
         ((_, read),) = _readers(get_args(hint)[0])
         yield "numbers with commas between, as 10,20 (one alone: 10,)", partial(_listed, read)
     elif hint is not NoneType:
         yield KINDS[hint]
+
+
+def _can_be_read(hint: Any) -> bool:
+    """Whether there is a way to read values of that type."""
+    try:
+        return bool(list(_readers(hint)))
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def _listed(read: Callable[[str], Any], text: str) -> tuple:
@@ -280,22 +288,11 @@ def _listed(read: Callable[[str], Any], text: str) -> tuple:
     return tuple(map(read, text.removesuffix(",").split(",")))
 
 
-def _refuse_contradictions(asked: Axes, rest: Sequence[str]) -> None:
+def _refuse_contradictions(asked: Axes, given: Settings) -> None:
     for field, values in asked.items():
         for beside in (field, "seeds") if field == "seed" else (field,):
             text = " ".join(map(spelled, values))
-            require(not _given(beside, rest), f"grid.{field}", text, f"left out, or --{beside.replace('_', '-')} is")
-
-
-def _given(field: str, arguments: Sequence[str]) -> bool:
-    """Whether a field's flag is among the arguments."""
-    names = {_field(argument.removeprefix("--").split("=")[0]) for argument in arguments if argument[:2] == "--"}
-    return bool(names & {field, f"no_{field}"})
-
-
-def _field(name: str) -> str:
-    """The field that a flag is for."""
-    return name.replace("-", "_")
+            require(beside not in given, f"grid.{field}", text, f"left out, or --{beside.replace('_', '-')} is")
 
 
 def _is_number(text: str) -> bool:

@@ -4,12 +4,11 @@ import dataclasses
 from functools import partial
 from typing import TYPE_CHECKING
 
-from tyro.conf import OmitArgPrefixes
-
 from experiments import presets
-from experiments.experiment import Example, Experiment, RunConfig
+from experiments.experiment import Example
 from experiments.program import run_from_command_line
 from experiments.reading import measure, pictures
+from experiments.settings import Experiment, RunConfig
 from wrnn_jax.models import DeepConfig, ModelConfig
 from wrnn_jax.models.twm import TWMConfig
 from wrnn_jax.models.wrnn import WaveConfig
@@ -41,10 +40,10 @@ class HDSTrainConfig(TrainConfig):
 class Config:
     """Train a recurrent network to go on with a series: x(t) = f(x(t−1), …, x(t−s)), of which it is shown s vectors."""
 
-    task: OmitArgPrefixes[HDSConfig]
-    model: OmitArgPrefixes[ModelConfig]
-    train: OmitArgPrefixes[HDSTrainConfig]
-    run: OmitArgPrefixes[RunConfig]
+    task: HDSConfig
+    model: ModelConfig
+    train: HDSTrainConfig
+    run: RunConfig
 
     def __post_init__(self):
         if isinstance(self.model, TWMConfig):

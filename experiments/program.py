@@ -3,18 +3,15 @@
 import shlex
 import sys
 from functools import partial
-from typing import Any, get_type_hints
+from typing import Any
 
 from experiments import cli
-from experiments.experiment import Experiment, RunConfig, run
+from experiments.experiment import run
 from experiments.grid import run_grid
 from experiments.grid_flags import Grid, expand
+from experiments.settings import Experiment, RunConfig
 from wrnn_jax import console
-from wrnn_jax.validation import require, require_choice
-
-GRIDS = """Flags of the task, the model and training take several values with --grid. before them: --grid.lr 1e-2 1e-3
---grid.T 30 80 --seeds 3 trains every combination in one process. A value that is several numbers has commas between
-them: --grid.curriculum 10,20 10,20,40."""
+from wrnn_jax.validation import require
 
 
 def run_from_command_line(experiment: Experiment, arguments: list[str] | None = None) -> None:
@@ -22,28 +19,8 @@ def run_from_command_line(experiment: Experiment, arguments: list[str] | None = 
     typed = sys.argv[1:] if arguments is None else arguments
     # Of what one would type to run it again.
     command = shlex.join([*experiment.program.split(), *(flag for flag in typed if flag != "--resume")])
-    act, read = partial(_act, experiment, command), partial(_read, experiment)
+    act, read = partial(_act, experiment, command), partial(expand, experiment)
     cli.main(experiment.program, experiment.config, act, arguments, read)
-
-
-def _read(experiment: Experiment, arguments: list[str]) -> Any:
-    """The config, or the grid, that the arguments describe."""
-    return expand(partial(_parse, experiment), experiment.config, arguments, experiment.presets)
-
-
-def _parse(experiment: Experiment, arguments: list[str]) -> Any:
-    """The config; flags that are given win over the preset's."""
-    words = [word for argument in arguments for word in argument.split("=", 1)]
-    name = words[words.index("--model") + 1] if "--model" in words[:-1] else experiment.model
-    sections = get_type_hints(experiment.config)
-    made = {section: kind() for section, kind in sections.items() if section != "model"}
-    default = experiment.config(**made, model=experiment.configured(name))
-    config = cli.parse(experiment.program, experiment.config, arguments, default=default, more=GRIDS)
-    if config.run.preset is None:
-        return config
-    require_choice("preset", config.run.preset, experiment.presets)
-    preset = experiment.presets[config.run.preset].apply(config)
-    return cli.parse(experiment.program, experiment.config, arguments, default=preset)
 
 
 def _act(experiment: Experiment, command: str, asked: Any) -> int:

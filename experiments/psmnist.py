@@ -3,11 +3,9 @@
 import dataclasses
 from functools import partial
 
-from tyro.conf import OmitArgPrefixes
-
 from experiments import images, presets
-from experiments.experiment import Experiment, RunConfig
 from experiments.program import run_from_command_line
+from experiments.settings import Experiment, RunConfig
 from wrnn_jax.models import ModelConfig
 from wrnn_jax.tasks import PermutedConfig, permuted_task
 from wrnn_jax.training.config import EpochsConfig
@@ -17,10 +15,10 @@ from wrnn_jax.training.config import EpochsConfig
 class Config:
     """Train a recurrent network to name a digit from its pixels in one random order."""
 
-    task: OmitArgPrefixes[PermutedConfig]
-    model: OmitArgPrefixes[ModelConfig]
-    train: OmitArgPrefixes[EpochsConfig]
-    run: OmitArgPrefixes[RunConfig]
+    task: PermutedConfig
+    model: ModelConfig
+    train: EpochsConfig
+    run: RunConfig
 
 
 EXPERIMENT = Experiment(

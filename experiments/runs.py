@@ -3,21 +3,16 @@
 from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from experiments import adding, copy, hds, nscifar10, psmnist, smnist
-from experiments.experiment import Experiment, Parts, assemble, readable_name
+from experiments.experiment import Parts, assemble
+from experiments.settings import Experiment, fields_of, readable_name
 from wrnn_jax.datasets import STORED
 from wrnn_jax.jsonfiles import is_number
 from wrnn_jax.models import entry
-from wrnn_jax.training.stored import read_config, read_metrics, read_summary
+from wrnn_jax.training.stored import FORMER, read_config, read_metrics, read_summary
 from wrnn_jax.validation import InvalidValue
-
-FORMER = frozenset(
-    {"n_ch", "ksize", "act", "init", "speed", "encoder_init", "use_bias", "bias_init"}
-    | {"freeze_encoder", "freeze_recurrence"}
-)
-"""Fields that were every model's before each had its own: of one that has them not, they said nothing."""
 
 EXPERIMENTS = {module.EXPERIMENT.name: module.EXPERIMENT for module in (copy, adding, smnist, psmnist, nscifar10, hds)}
 
@@ -51,7 +46,7 @@ class Run(NamedTuple):
     @property
     def long_name(self) -> str:
         """All settings that are not as by default, without the seed."""
-        return readable_name(self.experiment.stem(self.config.task), self.config).rsplit("_seed", 1)[0]
+        return readable_name(self.experiment, self.config).rsplit("_seed", 1)[0]
 
     def parts(self) -> Parts:
         """Its task, model and trainer."""
@@ -77,7 +72,7 @@ def open_run(path: Path, data_dir: str | None = None) -> Run:
         # How to go through time is not the run's business but this machine's: compiled kernels may not be there.
         stored = about["config"] | {"model": _own(about["config"]["model"])}
         _find_data(stored["task"], data_dir)
-        kinds = get_type_hints(experiment.config) | {"model": entry(stored["model"]["model"]).config}
+        kinds = experiment.sections(stored["model"]["model"])
         sections = {name: _section(kind, stored[name]) for name, kind in kinds.items()}
     except (TypeError, KeyError, ValueError) as error:
         raise InvalidValue("runs", str(path), f"a run of this version ({error})") from error
@@ -86,13 +81,13 @@ def open_run(path: Path, data_dir: str | None = None) -> Run:
 
 def _own(model: Mapping[str, Any]) -> dict[str, Any]:
     """A stored model's own fields, but for how to go through time."""
-    own = entry(model["model"]).config.__dataclass_fields__
+    own = fields_of(entry(model["model"]).config)
     return {name: value for name, value in model.items() if name != "backend" and (name in own or name not in FORMER)}
 
 
 def _section(kind: type, fields: Mapping[str, Any]) -> Any:
     """A section of a config; raises ``TypeError`` for a field that is none or whose value is of another type."""
-    hints = get_type_hints(kind)
+    hints = fields_of(kind)
     for field, value in fields.items():
         if field in hints and not _is_of(value, hints[field]):
             raise TypeError(f"{field} = {value!r}")

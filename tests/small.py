@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from experiments import cli
+from experiments import flags
 from wrnn_jax.training import loop
 from wrnn_jax.training.stored import rows_of
 
@@ -38,12 +38,10 @@ def quickly():
         return make_once
 
     trainer = once(loop.make_trainer, lambda *_, members, shards, **options: (members, shards), _trainers)
-    parse = once(
-        cli.parse, lambda program, kind, arguments, *defaults, **more: (program, *arguments, repr(defaults)), {}
-    )
+    read = once(flags.read, lambda experiment, arguments, models, more: (experiment.name, *models, *arguments), {})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("experiments.experiment.make_trainer", trainer)
-        patch.setattr(cli, "parse", parse)
+        patch.setattr(flags, "read", read)
         draw_nothing(patch)
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield

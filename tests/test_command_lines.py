@@ -26,13 +26,13 @@ import pytest
 
 from experiments import ablation, adding, cli, copy, experiment, figures, grid, hds, nscifar10, psmnist, report, smnist
 from experiments.bench import __main__ as bench
-from experiments.experiment import RunConfig
-from experiments.grid_flags import hyper_parameters
-from experiments.program import _read
+from experiments.grid_flags import expand, hyper_parameters
+from experiments.settings import RunConfig
 from helpers import at_step, refusal
 from wrnn_jax.datasets import stored
 from wrnn_jax.datasets.download import DownloadError
 from wrnn_jax.grids import hosts
+from wrnn_jax.models import MODELS
 from wrnn_jax.validation import InvalidValue
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -134,22 +134,22 @@ class Lines:
     def __init__(self, name, home, seed=0):
         self.random = random.Random(f"{name} {seed}")
         self.name = name
-        kinds = {**{key: module.EXPERIMENT.config for key, module in EXPERIMENTS.items()}, **OTHERS, **BENCH}
-        self.flags = {flag.name: flag for flag in flags_of(kinds[name])}
+        self.flags = {} if name in EXPERIMENTS else {flag.name: flag for flag in flags_of({**OTHERS, **BENCH}[name])}
+        self.models = MODELS if name in EXPERIMENTS else ()
         (home / "file").touch()
         (home / "run").mkdir(exist_ok=True)
         below = ("ok", "a b", "ü", "a\nb", "\udcff", "file", "file/x", "n" * 300, "d/" * 3000, "run", "x.png", "x.gif")
         self.paths = ["", str(home), "/dev/null", "/dev/null/x", "/proc/x", *(f"{home}/{each}" for each in below)]
-        self.axes, self.presets = [], []
-        if name in EXPERIMENTS:
-            self.axes = list(hyper_parameters(kinds[name]))
-            self.presets = list(EXPERIMENTS[name].EXPERIMENT.presets)
+        self.axes, self.presets = [], list(EXPERIMENTS[name].EXPERIMENT.presets) if name in EXPERIMENTS else []
 
     def draw(self):
         """One, as a list of words."""
         hostility = self.random.choice([0.0, 0.0, 0.3, 1.0])
+        model = self._of_a_model() if self.models else None
         names = self.random.choices(list(self.flags), k=self.random.choice([1, 1, 2, 2, 3, 5]))
         parts = [self._flag(self.flags[name], hostility) for name in names]
+        if model and "model" not in names:
+            parts.append(["--model", model])
         if self.presets and self.random.random() < 0.2:
             parts.append(["--preset", self.random.choice(self.presets)])
         if self.axes and self.random.random() < 0.25:
@@ -164,6 +164,15 @@ class Lines:
             parts.append([self.random.choice(self.paths)])
         self.random.shuffle(parts)
         return [self.name] * (self.name in BENCH) + [word for part in parts for word in part]
+
+    def _of_a_model(self):
+        """The name of one, whose flags and axes are now those of the lines."""
+        model = self.random.choice(["wrnn", "wrnn", *self.models])
+        sections = EXPERIMENTS[self.name].EXPERIMENT.sections(model)
+        self.flags = {flag.name: flag for kind in sections.values() for flag in flags_of(kind)}
+        self.flags["model"].words = list(self.models)
+        self.axes = list(hyper_parameters(sections))
+        return model
 
     def _flag(self, flag, hostility):
         if flag.name == "runs":
@@ -318,9 +327,10 @@ def test_every_number_has_its_range_and_every_choice_its_words():
     """Of all sections of the experiments' configs: what is beyond is refused by the field's name."""
     beyond = {int: (-1, 2**31, 10**30), float: (np.nan, np.inf, -np.inf, 1e39, -5.0), str: ("none of them", "")}
     seen = set()
-    for kind in (kind for module in EXPERIMENTS.values() for kind in get_type_hints(module.Config).values()):
+    sections = [module.EXPERIMENT.sections(model) for module in EXPERIMENTS.values() for model in MODELS]
+    for kind in {kind: None for of_one in sections for kind in of_one.values()}:
         for flag in flags_of(kind):
-            if kind is RunConfig or flag.name == "data_dir":  # What they name is found out when it is used.
+            if kind is RunConfig or flag.name in ("data_dir", "model"):  # What they name is found out when it is used.
                 continue
             (typ,) = flag.kinds or {str}
             for value in beyond.get(typ, ()):
@@ -331,16 +341,16 @@ def test_every_number_has_its_range_and_every_choice_its_words():
     assert len(seen) > 100
 
 
-def test_a_line_is_parsed_once_and_with_a_preset_twice(monkeypatch):
-    """What a preset is depends on the line, and what is given beside it wins."""
+def test_a_line_is_parsed_once(monkeypatch):
+    """That takes some ten milliseconds; a grid's members are made of what was read."""
     parses = []
     parse = cli.tyro.cli
     monkeypatch.setattr(cli.tyro, "cli", lambda *args, **options: parses.append(args) or parse(*args, **options))
-    for line, count in (("--T 30", 1), ("--T 30 --preset paper --model irnn", 2), ("--grid.lr 1 2", 1), ("--lr -1", 1)):
+    for line in ("--T 30", "--T 30 --preset paper --model irnn", "--grid.lr 1 2 --grid.model wrnn lstm", "--lr -1"):
         parses.clear()
         with contextlib.suppress(InvalidValue):
-            _read(copy.EXPERIMENT, line.split())
-        assert len(parses) == count
+            expand(copy.EXPERIMENT, line.split())
+        assert len(parses) == 1, line
 
 
 @pytest.mark.parametrize(

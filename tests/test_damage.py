@@ -20,7 +20,7 @@ import pytest
 from small import TINY, numbers, quickly, untimed
 
 from experiments import copy, figures, report
-from experiments.experiment import RunConfig
+from experiments.settings import RunConfig
 from helpers import run
 from wrnn_jax.models import configure
 from wrnn_jax.tasks import CopyConfig

@@ -20,8 +20,7 @@ from tensorboardX.record_writer import masked_crc32c
 
 import helpers
 from experiments import copy
-from wrnn_jax import models
-from wrnn_jax.models import ModelConfig
+from wrnn_jax.models import configure
 from wrnn_jax.training.checkpoint import Checkpoints
 from wrnn_jax.training.loop import make_trainer
 
@@ -43,7 +42,7 @@ def refusal(capsys, *arguments):
 @functools.cache
 def first_state():
     task = copy.copy_task(copy.CopyConfig(T=0))
-    return make_trainer(models.build(ModelConfig(n_hid=5, n_ch=2), 10, 10, "all"), task, 8).init(0)
+    return make_trainer(configure("wrnn", n_hid=5, n_ch=2).build(task.signature), task, 8).init(0)
 
 
 def final_state(logdir):
@@ -63,7 +62,7 @@ def rows(logdir):
         ("--T -1", "--T", "-1", "0 or more"),
         ("--n-hid 9 --ksize 4", "--ksize", "4", "an odd number from 1 to n-hid = 9"),
         ("--n-hid 9 --ksize 11", "--ksize", "11", "an odd number from 1 to n-hid = 9"),
-        ("--ksize 1", "--ksize", "1", "3 or more for the shift"),
+        ("--ksize 1", "--ksize", "1", "3 or more for init = 'shift'"),
         ("--model irnn --ksize 3", "--ksize", "3", "left out"),
         ("--act sigmoid", "--act", "sigmoid", "relu, tanh, identity"),
         ("--backend parallel", "--backend", "parallel", "auto, scan, fused, native"),
@@ -123,6 +122,7 @@ def test_run_directory_tells_everything(done):
         "model": "wrnn", "n_hid": 5, "n_ch": 2, "ksize": 3, "act": "relu", "init": "shift", "encoder_init": "sparse",
         "speed": None, "use_bias": True, "bias_init": "zeros",
         "freeze_encoder": False, "freeze_recurrence": False, "backend": "fused",
+        "n_layers": 1, "norm": "none", "residual": False, "dropout": 0.0, "pooling": "last",
     }  # fmt: skip
     assert config["versions"]["jax"] == jax.__version__
     assert "cpu" in config["device"]

@@ -7,82 +7,43 @@ import math
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
-from tyro.conf import OmitArgPrefixes
 
-from experiments import cli, devices
-from experiments.grid_flags import LIMIT, TRACED, expand, flags, groups, hyper_parameters, split_arguments
+from experiments import cli, copy, devices, psmnist
+from experiments.grid_flags import LIMIT, TRACED, expand, groups, hyper_parameters, split_arguments, typed
 from experiments.presets import Preset
-from wrnn_jax.models import ImageModelConfig, ModelConfig
-from wrnn_jax.tasks import CopyConfig, PermutedConfig
-from wrnn_jax.training.config import EpochsConfig, TrainConfig
+from wrnn_jax import models
+from wrnn_jax.models import MODELS
 from wrnn_jax.training.rundir import UNCHANGING
 from wrnn_jax.validation import InvalidValue
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    logdir: str | None = None
-    preset: str | None = None
-    seeds: int = 1
-    yes: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    task: OmitArgPrefixes[CopyConfig]
-    model: OmitArgPrefixes[ModelConfig]
-    train: OmitArgPrefixes[TrainConfig]
-    run: OmitArgPrefixes[Run]
-
-
-@dataclasses.dataclass(frozen=True)
-class Images:
-    task: OmitArgPrefixes[PermutedConfig]
-    model: OmitArgPrefixes[ImageModelConfig]
-    train: OmitArgPrefixes[EpochsConfig]
-    run: OmitArgPrefixes[Run]
-
-
-def with_train(**settings):
-    return lambda config: dataclasses.replace(config, train=dataclasses.replace(config.train, **settings))
-
-
-def long_for_irnn(config):
+def long_for_irnn(before):
     """Settings that depend on T and model, which a preset may refuse."""
-    if config.task.T > 99:
-        raise InvalidValue("T", config.task.T, "99 at most")
-    return with_train(max_steps=1000 if config.model.model == "irnn" else 10, lr=0.5 / (1 + config.task.T))(config)
+    if before["T"] > 99:
+        raise InvalidValue("T", before["T"], "99 at most")
+    return {"max_steps": 1000 if before["model"] == "irnn" else 10, "lr": 0.5 / (1 + before["T"])}
 
 
-STEP = with_train(schedule="step", lr_factor=10.0, lr_period=7.0)
+def step(before):
+    return {"schedule": "step", "lr_factor": 10.0, "lr_period": 7.0}
+
+
 PRESETS = {
     "single": Preset("one run", long_for_irnn, ()),
-    "sweep": Preset("axes", STEP, (), lambda config: {"lr": (0.1, 0.2), "act": ("relu", "tanh"), "lr_factor": (2.0,)}),
-    "by-model": Preset("axes by model", STEP, (), lambda config: {"lr": (0.1,)} if config.model.ksize else {"T": (1,)}),
+    "sweep": Preset("axes", step, (), lambda settled: {"lr": (0.1, 0.2), "act": ("relu", "tanh"), "lr_factor": (2.0,)}),
+    "by-model": Preset("axes by model", step, (), lambda all: {"lr": (0.1,)} if "ksize" in all else {"T": (1,)}),
+    "of-irnn": Preset("one of a model", step, (), defaults={"model": "irnn", "T": 3, "act": "tanh"}),
 }
+EXPERIMENT = copy.EXPERIMENT._replace(presets=PRESETS)
 
 
-def parser(config_type, calls=None):
-    """Arguments -> config, as a single run has it."""
-
-    def parse(arguments):
-        if calls is not None:
-            calls.append(arguments)
-        config = cli.parse("program", config_type, arguments)
-        if config.run.preset is None:
-            return config
-        return cli.parse("program", config_type, arguments, default=PRESETS[config.run.preset].apply(config))
-
-    return parse
+def grid(line, experiment=EXPERIMENT):
+    return expand(experiment, line.split())
 
 
-def grid(line, config_type=Config):
-    return expand(parser(config_type), config_type, line.split(), PRESETS)
-
-
-def alone(line, settings, config_type=Config):
+def alone(line, settings, experiment=EXPERIMENT):
     """The config of a single run's command line."""
-    return parser(config_type)([*line.split(), *flags(settings)])
+    return expand(experiment, [*line.split(), *typed(settings)])
 
 
 LINES = {
@@ -133,7 +94,7 @@ def grids(draw):
 @given(grids())
 def test_members_are_the_product_in_order(written):
     words = [word for field, texts in written.items() for word in (f"--grid.{field.replace('_', '-')}", *texts)]
-    made = expand(parser(Config), Config, words, {})
+    made = expand(EXPERIMENT, words)
     axes = {field: tuple(map(AXES[field][0], texts)) for field, texts in written.items()}
     seeds = axes.pop("seed", (0,))
     assert list(made.axes.items()) == [*axes.items(), ("seed", seeds)]
@@ -166,14 +127,6 @@ def test_groups_look_at_configs_not_at_the_grid():
     assert groups(()) == []
 
 
-def test_few_parses_are_enough():
-    """A parse takes some ten milliseconds: one for each program, and one for the grid."""
-    calls = []
-    line = "--grid.lr 1 2 3 4 --grid.grad-clip 1 2 3 4 --grid.T 1 2 3 --seeds 2"
-    assert len(expand(parser(Config, calls), Config, line.split(), {}).members) == 96
-    assert len(calls) == 4
-
-
 def test_no_grid_is_a_single_run():
     fixed = "--preset sweep --lr 1 --act relu --lr-factor=2 --schedule step --lr-period 4"
     for line in ("--T 30 --lr 1e-2", "--seeds 1 --seed 3", "--preset single --T 10", fixed):
@@ -190,7 +143,9 @@ def test_seeds_are_the_seed_and_those_after_it():
 
 def test_base_is_the_line_without_the_grid():
     for line in ("--T 7 --seeds 2", "--preset single --T 7 --seeds 2"):
-        assert grid(line).base == grid(f"{line} --grid.lr 3 4 --grid.act tanh").base == alone(line, {})
+        base = grid(line).base
+        assert base == grid(f"{line} --grid.lr 3 4 --grid.act tanh").base
+        assert base == EXPERIMENT.configure({"T": 7, "seeds": 2, "preset": base.run.preset})
     # By itself refused, with a value for each it is not.
     assert grid("--schedule step --grid.lr-period 3 4").base.train.lr_period == 3.0
     assert grid("--preset single --grid.T 3 4").base.task.T == 3
@@ -204,23 +159,76 @@ def test_arguments_are_split_where_a_flag_begins():
     assert split_arguments(["--grid.lr=1", "2"]) == ({"lr": ["1"]}, ["2"]), "the second is nobody's"
 
 
-@pytest.mark.parametrize("config_type", [Config, Images])
-def test_what_may_be_searched_is_all_that_changes_what_is_computed(config_type):
-    sections = [CopyConfig, ModelConfig, TrainConfig] if config_type is Config else []
-    sections = sections or [PermutedConfig, ImageModelConfig, EpochsConfig]
-    fields = {field.name for section in sections for field in dataclasses.fields(section)}
-    assert set(hyper_parameters(config_type)) == fields - UNCHANGING
-    assert set(TRACED) <= fields
-    default = config_type(*(section() for section in sections), Run())
-    for name, section in (("task", sections[0]), ("model", sections[1]), ("train", sections[2])):
-        for field in dataclasses.fields(section):
+@pytest.mark.parametrize("experiment", [EXPERIMENT, psmnist.EXPERIMENT])
+def test_what_may_be_searched_is_all_that_changes_what_is_computed(experiment):
+    for model in ("wrnn", "lstm"):
+        default = experiment.configure({"model": model})
+        parts = (default.task, default.model, default.train)
+        fields = {field.name: getattr(part, field.name) for part in parts for field in dataclasses.fields(part)}
+        assert set(hyper_parameters(experiment.sections(model))) == fields.keys() - UNCHANGING
+        assert set(TRACED) <= fields.keys()
+        for name, value in fields.items():
             # Each value as it is by default: where there is one, it is read back as itself.
-            value = getattr(getattr(default, name), field.name)
-            if field.name not in UNCHANGING and value is not None:
-                (member,) = grid(f"--grid.{field.name} {value}", config_type).members
-                assert member.settings[field.name] == value
-                assert type(member.settings[field.name]) is type(value)
+            if name not in UNCHANGING and value is not None:
+                line = "" if name == "model" else f"--model {model} "
+                (member,) = grid(f"{line}--grid.{name} {value}", experiment).members
+                assert member.settings[name] == value
+                assert type(member.settings[name]) is type(value)
                 assert member.config == default
+
+
+def test_members_of_a_grid_over_models_have_their_own_types():
+    made = grid("--grid.model wrnn lstm irnn --grid.lr 1 2 --n-hid 7 --no-use-bias")
+    assert [type(member.config.model) for member in made.members] == [
+        MODELS[name].config for name in ("wrnn", "lstm", "irnn") for _ in range(2)
+    ]
+    assert {(member.config.model.n_hid, member.config.model.use_bias) for member in made.members} == {(7, False)}
+    assert [member.config.model.act for member in made.members[::4]] == ["relu", "relu"]
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnConfig(models.ModelConfig):
+    """A model of one's own."""
+
+    dt: float = 0.5
+    """A step in time."""
+    form: str = "plain"
+
+
+OWN = models.Entry("own", OwnConfig, "here", {"dt": 0.25})
+CLASHES = models.Entry("clashes", dataclasses.make_dataclass("C", [("T", int, 3)], bases=(OwnConfig,), frozen=True), "")
+NEEDS = models.Entry("needs", dataclasses.make_dataclass("N", [("x", int)], bases=(object,), frozen=True), "")
+
+
+def test_a_model_of_ones_own_has_flags_and_axes_of_its_own(capsys):
+    name = f"{__name__}:OWN"
+    assert grid(f"--model {name}").model == OwnConfig(name, 0.25)
+    assert grid(f"--model={name} --dt 2 --form x").model == OwnConfig(name, 2.0, "x")
+    made = grid(f"--model {name} --grid.dt 0.1 0.2 --grid.lr 1 2")
+    assert [(member.config.model.dt, member.config.train.lr) for member in made.members] == [
+        (0.1, 1.0), (0.1, 2.0), (0.2, 1.0), (0.2, 2.0),
+    ]  # fmt: skip
+    with pytest.raises(SystemExit) as exit:
+        grid(f"--model {name} --help")
+    said = capsys.readouterr().out
+    assert exit.value.code == 0
+    assert "A step in time. (default: 0.25)" in said
+    assert "--ksize" not in said
+    assert "wrnn-local | irnn" in said
+
+
+def test_help_is_of_one_model(capsys):
+    """All of its flags with what they mean and are by default in the experiment, and those of no other model."""
+    for experiment, model, default in ((copy.EXPERIMENT, "wrnn", 6), (psmnist.EXPERIMENT, "wrnn-mlp", 16)):
+        with pytest.raises(SystemExit):
+            grid(f"--model {model} --help", experiment)
+        said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+        assert f"Channels: circular rings of n-hid neurons each. (default: {default})" in said
+        flags = {f"--{field.replace('_', '-')}" for field in vars(experiment.configure({"model": model}).model)}
+        assert all(flag in said for flag in flags)
+    with pytest.raises(SystemExit):
+        grid("--preset of-irnn --help")
+    assert "--ksize" not in capsys.readouterr().out
 
 
 def test_a_preset_may_have_axes():
@@ -242,7 +250,15 @@ def test_flags_beside_a_preset_replace_its_axes_or_take_them_out():
     assert list(grid("--preset by-model --model irnn").axes) == ["T", "seed"]
 
 
-ALLOWED = "must be one of T, variant, model, n-hid, n-ch, ksize, act, init, speed, encoder-init, use-bias,"
+def test_a_preset_may_be_of_one_model_and_what_is_given_wins():
+    config = grid("--preset of-irnn --lr-factor 3")
+    assert (config.model.model, config.model.act, config.task.T) == ("irnn", "tanh", 3)
+    assert (config.train.lr_factor, config.train.lr_period) == (3.0, 7.0)
+    assert grid("--preset of-irnn --act relu --T 5 --model irnn").model.act == "relu"
+
+
+ALLOWED = "must be one of T, variant, model, n-hid, use-bias, n-layers, norm,"
+NO_KSIZE = "must be left out: irnn has no ksize (flags of irnn: --help --model irnn)"
 
 
 @pytest.mark.parametrize(
@@ -267,17 +283,25 @@ ALLOWED = "must be one of T, variant, model, n-hid, n-ch, ksize, act, init, spee
         ("--seeds 2147483647 --yes", "--grid of 2147483647 members: must be of 10000 at most"),
         ("--seeds 101", "--grid of 101 members: must be of 100 at most, or go with --yes"),
         ("--preset sweep --seeds 26", "--grid of 104 members: must be of 100 at most, or go with --yes"),
-        (
-            "--grid.model wrnn irnn --grid.ksize 5",
-            "--grid.ksize 5: must be left out: irnn has no taps (with --model=irnn)",
-        ),
+        ("--grid.model wrnn irnn --grid.ksize 5", f"--grid.ksize 5: {NO_KSIZE}"),
+        ("--model irnn --grid.ksize 5", f"--grid.ksize 5: {NO_KSIZE}"),
+        ("--model irnn --ksize=5", f"--ksize 5: {NO_KSIZE}"),
+        ("--model lstm --no-freeze-encoder", "--freeze-encoder : must be left out: lstm has no freeze-encoder (flags"),
+        ("--preset of-irnn --ksize 5", f"--ksize 5: {NO_KSIZE}"),
+        ("--preset of-irnn --model wrnn", "--model wrnn: must be left out, or irnn, which --preset of-irnn is of"),
+        ("--preset best", "--preset best: must be one of single, sweep, by-model, of-irnn"),
+        ("--model none:such", "--model none:such: must be of a module that can be imported (No module"),
+        (f"--model {__name__}:grid", f"--model {__name__}:grid: must be an Entry of"),
+        (f"--model {__name__}:CLASHES", "must be one whose fields are no flags of the task section: T is one"),
+        (f"--model {__name__}:NEEDS", "must be an Entry whose config is a subclass of ModelConfig"),
+        ("--norm none --norm sum", "--norm sum: must be one of none, layer, batch, batch-time"),
         (
             "--grid.n-hid 3 9 --grid.ksize 3 5 --grid.act relu",
             "--grid.ksize 5: must be an odd number from 1 to n-hid = 3 (with --n-hid=3 --act=relu)",
         ),
         ("--grid.lr-factor 2 3", "--grid.lr-factor 2.0: must be left out: only for step, exponential"),
         ("--grid.schedule constant step", "--lr-period None: must be given for --schedule step (with --schedule=step)"),
-        ("--ksize 5 --grid.model wrnn irnn", "--ksize 5: must be left out: irnn has no taps (with --model=irnn)"),
+        ("--ksize 5 --grid.model wrnn irnn", f"--ksize 5: {NO_KSIZE}"),
         ("--lr -1 --grid.T 1 2", "--lr -1.0: must be a finite number above 0 (with --T=1)"),
         ("--preset single --grid.T 1 100", "--grid.T 100: must be 99 at most"),
         (
@@ -292,7 +316,7 @@ def test_what_makes_no_grid_is_one_line(capsys, monkeypatch, line, said):
     """In the form that the command line gives to what is refused."""
     monkeypatch.setattr(devices, "prepare_jax", lambda: None)
     with pytest.raises(SystemExit) as exit:
-        cli.main("program", Config, lambda config: grid(line), [])
+        cli.main("program", copy.Config, lambda grid: 0, ["x"], lambda _: grid(line))
     assert exit.value.code == 2
     (only,) = capsys.readouterr().err.splitlines()
     assert only.startswith("error: ")

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from experiments import figures, hds, reading
-from experiments.experiment import RunConfig, assemble
+from experiments.experiment import assemble
+from experiments.settings import RunConfig
 from helpers import at_step, refusal, run
 from wrnn_jax.cells import history_system, unroll
 from wrnn_jax.layers import Variables

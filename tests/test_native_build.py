@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from experiments import copy
-from experiments.experiment import RunConfig, assemble
+from experiments.experiment import assemble
 from experiments.runs import open_run
+from experiments.settings import RunConfig
 from wrnn_jax.kernels import native
 from wrnn_jax.kernels.native import build, library
 from wrnn_jax.models import configure

@@ -18,7 +18,8 @@ from experiments.runs import Run, open_run
 from helpers import refusal, run
 from wrnn_jax.datasets import stored
 from wrnn_jax.datasets.download import DownloadError
-from wrnn_jax.models import ModelConfig
+from wrnn_jax.models import configure
+from wrnn_jax.training.state import with_best
 from wrnn_jax.validation import InvalidValue
 
 pytestmark = pytest.mark.usefixtures("standard_promotion", "undrawn")
@@ -115,7 +116,7 @@ def test_test_accuracy_is_that_of_the_parameters_that_validation_picked(runs):
     images, labels = parts.task.source.data["test"]
     order = np.asarray(state.fixed["permutation"])
     xs = images.reshape(len(images), 64)[:, order, None].astype(np.float32) / np.float32(16)
-    answers = np.asarray(parts.model.apply(state.best.params, xs)).argmax(axis=-1)
+    answers = np.asarray(parts.model.apply(with_best(state).variables, xs)[0]).argmax(axis=-1)
     assert summary(runs / "psmnist")["test_acc"] == pytest.approx(np.mean(answers == labels), abs=1e-6)
     assert int(state.best.step) == summary(runs / "psmnist")["best_step"]
 
@@ -281,15 +282,15 @@ def test_rows_of_waves_through_training_are_named_by_what_tells_their_models_apa
     def names(*models):
         return figures._architectures([Run(Path("r"), None, SimpleNamespace(model=model)) for model in models])
 
-    several = ModelConfig(), ModelConfig("wrnn-local"), ModelConfig("irnn", init="shift")
+    several = configure("wrnn"), configure("wrnn-local"), configure("irnn", init="shift")
     assert names(*several) == ["wrnn", "wrnn-local", "irnn"]
     both = ["wrnn, shift start", "wrnn-local, shift start", "irnn, shift start", "wrnn, identity start"]
-    assert names(*several, ModelConfig(init="identity")) == both
-    assert names(ModelConfig(), ModelConfig(init="random")) == ["shift start", "random start"]
-    assert names(ModelConfig(n_hid=50), ModelConfig()) == ["n-hid 50", "n-hid 100"]
-    assert names(ModelConfig()) == ["shift start"]
+    assert names(*several, configure("wrnn", init="identity")) == both
+    assert names(configure("wrnn"), configure("wrnn", init="random")) == ["shift start", "random start"]
+    assert names(configure("wrnn", n_hid=50), configure("wrnn")) == ["n-hid 50", "n-hid 100"]
+    assert names(configure("wrnn")) == ["shift start"]
     with pytest.raises(InvalidValue, match="there are two of speed log"):
-        names(ModelConfig(speed="log"), ModelConfig(), ModelConfig(speed="log"))
+        names(configure("wrnn", speed="log"), configure("wrnn"), configure("wrnn", speed="log"))
 
 
 def test_runs_of_seeds_are_one_curve_and_other_settings_another(runs, tmp_path):

@@ -12,9 +12,9 @@ from experiments import copy
 from experiments.bench import report
 from experiments.bench.race import Contender, race
 from experiments.devices import prepare_jax
-from experiments.experiment import RunConfig
 from experiments.kernels import shards_of_batch
 from experiments.room import require_possible
+from experiments.settings import RunConfig
 from wrnn_jax.models import configure
 from wrnn_jax.tasks import CopyConfig, copy_task
 from wrnn_jax.training.config import TrainConfig

@@ -14,8 +14,8 @@ from experiments.bench import jax_step, report
 from experiments.bench.race import Contender, race
 from experiments.bench.workloads import WORKLOADS
 from experiments.devices import prepare_jax
-from experiments.experiment import RunConfig
 from experiments.room import require_possible
+from experiments.settings import RunConfig
 from wrnn_jax.models import ModelConfig, configure
 from wrnn_jax.tasks import CopyConfig, Task, copy_task
 from wrnn_jax.training.config import TrainConfig

@@ -5,6 +5,7 @@ import hashlib
 import logging
 import shutil
 import sys
+from collections import namedtuple
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -58,7 +59,7 @@ class Checkpoints:
         """
         state = jax.tree.map(np.array, state)
         digest = {"sha256": _digest(state), "about": about}
-        args = ocp.args.Composite(state=ocp.args.StandardSave(state), digest=ocp.args.JsonSave(digest))
+        args = ocp.args.Composite(state=ocp.args.StandardSave(_written(state)), digest=ocp.args.JsonSave(digest))
         try:
             self._require_room(state)
             beside = self._folder / BESIDE
@@ -135,17 +136,37 @@ class Checkpoints:
                 of_digest = ocp.args.Composite(digest=ocp.args.JsonRestore())
                 digest = self._checkpointer.restore(path, args=of_digest).digest
                 like = jax.eval_shape(partial(like, digest["about"]) if callable(like) else lambda: like)
-                args = ocp.args.Composite(state=ocp.args.StandardRestore(like))
-                stored = self._checkpointer.restore(path, args=args)
-            if digest["sha256"] != _digest(stored.state):
+                args = ocp.args.Composite(state=ocp.args.StandardRestore(_written(like)))
+                state = _whole(like, self._checkpointer.restore(path, args=args).state)
+            if digest["sha256"] != _digest(state):
                 raise ValueError("its numbers are not those that were written")
         except Exception as error:  # As many kinds as there are ways to damage a file.
             raise CheckpointError(f"checkpoint {step} is unreadable ({_first_line(error)})") from error
-        return stored.state
+        return state
 
     def close(self) -> None:
         """Free what Orbax holds."""
         self._checkpointer.close()
+
+
+def _written(tree: Any) -> Any:
+    """As it is written: records without the fields that are empty by default and are so, as they were written before
+    there were such fields."""
+    if not hasattr(tree, "_fields"):
+        return tree
+    left_out = {name for name, usual in tree._field_defaults.items() if usual == () == getattr(tree, name)}
+    kept = {name: _written(value) for name, value in tree._asdict().items() if name not in left_out}
+    return namedtuple(type(tree).__name__, kept)(**kept)
+
+
+def _whole(like: Any, written: Any) -> Any:
+    """What was written, with the fields that were left out."""
+    if not hasattr(like, "_fields"):
+        return written
+    fields = like._asdict().items()
+    return type(like)(
+        *(_whole(value, getattr(written, name)) if hasattr(written, name) else value for name, value in fields)
+    )
 
 
 @contextlib.contextmanager

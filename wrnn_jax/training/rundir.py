@@ -24,6 +24,7 @@ from wrnn_jax.training import numerics
 from wrnn_jax.training.lock import LOCK
 from wrnn_jax.training.stored import (
     CONFIG,
+    FORMER,
     METRICS,
     SUMMARY,
     fields,
@@ -164,7 +165,8 @@ def device() -> str:
 def _require_same(before: Mapping[str, Any], now: Mapping[str, Any], path: Path, unchanging: Collection[str]) -> None:
     """Raise for the first field that differs and matters."""
     for field in sorted(before.keys() | now.keys()):
-        if field not in unchanging and before.get(field) != now.get(field):
+        says_nothing = field in unchanging or (field in FORMER and field not in now)
+        if not says_nothing and before.get(field) != now.get(field):
             raise InvalidValue(field, now.get(field), f"{before.get(field)!r}, as in the run that {path} holds")
 
 

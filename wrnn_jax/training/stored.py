@@ -18,6 +18,11 @@ NUMBERS = (
     *MEASUREMENTS,
 )
 """Fields of a summary that are numbers."""
+FORMER = (
+    *("n_ch", "ksize", "act", "init", "speed", "encoder_init", "use_bias", "bias_init"),
+    *("freeze_encoder", "freeze_recurrence"),
+)
+"""Fields that were in the config of every model before each had its own: of one that has them not, they say nothing."""
 SOLVED = "solved"
 BELOW = "below the loss asked for"
 STALLED = "out of patience"
