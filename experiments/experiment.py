@@ -20,6 +20,7 @@ from wrnn_jax import console
 from wrnn_jax.files import write_atomically
 from wrnn_jax.layers import Variables
 from wrnn_jax.models import Model, count_parameters
+from wrnn_jax.models.contract import built
 from wrnn_jax.report.groups import NEUTRAL
 from wrnn_jax.tasks import Source, Task
 from wrnn_jax.training import fit as fitting
@@ -94,7 +95,8 @@ def assemble(
         compile_if_it_pays(config, task, members)
     model_config = config.model.on_this_machine(task.signature, batch)
     shards = shards_of_batch(config.model.backend_for(task.signature, batch), batch, members)
-    return Parts(dataclasses.replace(config, model=model_config), task, model_config.build(task.signature), shards)
+    model = built(model_config, task.signature, batch)
+    return Parts(dataclasses.replace(config, model=model_config), task, model, shards)
 
 
 def resolved(task: Task, train: TrainConfig) -> TrainConfig:

@@ -1,6 +1,7 @@
 """Whether a run fits into memory: asked before anything of its size is made."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import jax
 from wrnn_jax.grids.available import available_bytes
 from wrnn_jax.grids.room import run_bytes
 from wrnn_jax.models import count_parameters
+from wrnn_jax.models.contract import initial
 from wrnn_jax.tasks import Task
 from wrnn_jax.training.config import TrainConfig
 from wrnn_jax.training.loop import Trainer
@@ -45,8 +47,10 @@ def least_bytes(config: Any, batch: int) -> int:
     steps, features = config.task.shape
     # How many outputs there are, and of which steps, only the task knows, which is not made yet.
     signature = Signature(features, features, steps, "last")
-    params = jax.eval_shape(config.model.build(signature).init, jax.random.key(0)).params
-    weights = count_parameters([part for name, part in params.items() if name != "readout"])
+    params = initial(config.model, signature).params
+    if isinstance(params, Mapping):
+        params = {name: part for name, part in params.items() if name != "readout"}
+    weights = count_parameters(params)
     return FLOAT * (COPIES * weights + batch * steps * (config.model.width(signature) + features))
 
 

@@ -162,7 +162,8 @@ class Experiment(NamedTuple):
         """The config that :meth:`settle` comes to; raises ``InvalidValue`` for what a section refuses as well."""
         settings = self.settle(given)
         types = self.sections(settings["model"])
-        return self.config(**{name: kind(**_own(kind, settings)) for name, kind in types.items()})
+        make = types | {"model": models.configure}
+        return self.config(**{name: make[name](**_own(kind, settings)) for name, kind in types.items()})
 
 
 def left_out(model: str, field: str) -> str:

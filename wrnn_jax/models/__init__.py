@@ -4,6 +4,7 @@ A model is known by its :class:`Entry`: the type of its flags, a :class:`ModelCo
 package is in :data:`MODELS`; one of your own is named by where it is, ``package.module:name``.
 """
 
+import dataclasses
 import importlib
 from collections.abc import Mapping
 from functools import cache
@@ -11,6 +12,7 @@ from typing import Any
 
 from wrnn_jax.models import elman, lstm, twm, wrnn
 from wrnn_jax.models.base import Entry, Model, ModelConfig, count_parameters, from_layer, stateless
+from wrnn_jax.models.contract import in_one_line
 from wrnn_jax.models.deep import CellConfig, DeepConfig, recurrent
 from wrnn_jax.validation import InvalidValue, require
 
@@ -64,7 +66,8 @@ def configure(model: str, **fields: Any) -> ModelConfig:
       InvalidValue: for an unknown model, a field that it has not, or a value that it does not allow.
     """
     known = entry(model)
+    own = {field.name for field in dataclasses.fields(known.config)}
     for field, value in fields.items():
-        has_it = field in known.config.__dataclass_fields__
-        require(has_it, field, value, f"left out: {model} has no {field.replace('_', '-')}")
-    return known.config(**{"model": model, **known.defaults, **fields})
+        require(field in own, field, value, f"left out: {model} has no {field.replace('_', '-')}")
+    with in_one_line(model, "config", refusals=InvalidValue):
+        return known.config(**{"model": model, **known.defaults, **fields})

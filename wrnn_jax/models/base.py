@@ -69,7 +69,8 @@ def count_parameters(params: Params) -> int:
 @dataclass(frozen=True)
 class ModelConfig:
     """Which model: its flags. A model's own config is a subclass, of which ``--model`` shows the fields; it raises
-    ``InvalidValue``, when it is made, for what it does not allow."""
+    ``InvalidValue``, when it is made, for what it does not allow. Its docstring has the number of parameters as a
+    formula, of one layer without norm, in the letters of :mod:`wrnn_jax.typing`: ``Parameters: N(D + N + 1).``"""
 
     model: str = ""
     """The model, see --help; or one of your own, as package.module:name."""

@@ -11,7 +11,7 @@ from wrnn_jax.models.rate import RateConfig
 
 @dataclass(frozen=True)
 class ElmanConfig(RateConfig):
-    """The simple RNN, see :func:`wrnn_jax.cells.elman`."""
+    """The simple RNN, see :func:`wrnn_jax.cells.elman`. Parameters: CN(D + CN + 2) + O(CN + 1)."""
 
     model: str = "srnn"
     act: Literal["relu", "tanh", "identity"] = "tanh"

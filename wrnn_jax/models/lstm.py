@@ -10,7 +10,8 @@ from wrnn_jax.models.deep import CellConfig
 
 @dataclass(frozen=True)
 class LSTMConfig(CellConfig):
-    """The long short-term memory with forget gates, see :func:`wrnn_jax.cells.lstm`."""
+    """The long short-term memory with forget gates, see :func:`wrnn_jax.cells.lstm`. Parameters: 4N(D + N + 1)
+    + O(N + 1)."""
 
     model: str = "lstm"
 

@@ -21,7 +21,7 @@ SOURCE = "Karuvally et al. 2024"
 @dataclass(frozen=True)
 class TWMConfig(ModelConfig):
     """Traveling-wave working memory, see :func:`wrnn_jax.cells.twm`; its newest column is the output. It has as many
-    waves as there are inputs, and no biases."""
+    waves as there are inputs, and no biases. Parameters: sD²."""
 
     model: str = "twm-lbc"
     n_hid: int = 100
@@ -62,7 +62,7 @@ class TWMConfig(ModelConfig):
 
 @dataclass(frozen=True)
 class AttentionTWMConfig(TWMConfig):
-    """Traveling-wave working memory whose boundary is self-attention over the substrate."""
+    """Traveling-wave working memory whose boundary is self-attention over the substrate. Parameters: 4D²."""
 
     model: str = "twm-sbc"
 

@@ -20,7 +20,7 @@ MOST_TAPS = 511
 
 @dataclass(frozen=True)
 class WaveConfig(RateConfig):
-    """The Wave-RNN, see :func:`wrnn_jax.cells.wave`."""
+    """The Wave-RNN, see :func:`wrnn_jax.cells.wave`. Parameters: CN(D + 1) + C(CK + 1) + O(CN + 1)."""
 
     model: str = "wrnn"
     n_ch: int = 6
@@ -47,14 +47,14 @@ class WaveConfig(RateConfig):
 
 @dataclass(frozen=True)
 class LocalWaveConfig(WaveConfig):
-    """The Wave-RNN with a kernel for each position."""
+    """The Wave-RNN with a kernel for each position. Parameters: CN(D + 1) + CN(CK + 1) + O(CN + 1)."""
 
     LOCAL: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
 class MLPWaveConfig(WaveConfig):
-    """The Wave-RNN, read by an MLP of 100 hidden units."""
+    """The Wave-RNN, read by an MLP of 100 hidden units. Parameters: CN(D + 1) + C(CK + 1) + 100(CN + 1) + 101O."""
 
     def readout(self, output_size: int) -> Readout:
         return readouts.mlp(output_size, use_bias=self.use_bias)
