@@ -3,10 +3,12 @@
 import io
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from wrnn_jax.models import stateless
 from wrnn_jax.tasks.base import Progress
 
 
@@ -41,6 +43,19 @@ def by_gid(axis, gid):
 def at_step(step, level=0):
     """Where a run stands."""
     return Progress(jnp.int32(step), jnp.int32(level))
+
+
+def linear_map(signature):
+    """A network that is soon compiled, and learns to copy: outputs (B, T, O) as a linear map of inputs (B, T, D)."""
+    inputs, outputs, length, _ = signature
+
+    def init(key):
+        return {"kernel": jax.random.normal(key, (length * inputs, length * outputs)) / length}
+
+    def apply(params, xs):
+        return (xs.reshape(len(xs), -1) @ params["kernel"]).reshape(len(xs), length, outputs)
+
+    return stateless(init, apply)
 
 
 def frames_of(path):

@@ -6,7 +6,7 @@ import chex
 import numpy as np
 import pytest
 
-from wrnn_jax.models import configure
+from helpers import linear_map
 from wrnn_jax.tasks import CopyConfig, copy_task
 from wrnn_jax.training.checkpoint import CheckpointError, Checkpoints
 from wrnn_jax.training.loop import make_trainer
@@ -23,8 +23,8 @@ TASK = copy_task(CopyConfig(T=0))
 
 @pytest.fixture(scope="module")
 def trainer():
-    # Each of the readout's arrays is larger than any file of Orbax's own: see ``largest_file``.
-    return make_trainer(configure("wrnn", n_hid=400, n_ch=2).build(TASK.signature), TASK, 8)
+    # Its array is larger than any file of Orbax's own: see ``largest_file``.
+    return make_trainer(linear_map(TASK.signature), TASK, 8)
 
 
 @pytest.fixture

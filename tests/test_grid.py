@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers import linear_map
 from wrnn_jax.grids import grid
 from wrnn_jax.layers import Training
-from wrnn_jax.models import configure, stateless
 from wrnn_jax.nn.linen import WaveRNNCell, as_model
 from wrnn_jax.tasks import CopyConfig, copy_task
 from wrnn_jax.training.loop import make_trainer
@@ -22,18 +22,18 @@ from wrnn_jax.validation import InvalidValue
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 TASK = copy_task(CopyConfig(T=2))
-MODEL = configure("wrnn", n_hid=6, n_ch=2, act="identity").build(TASK.signature)
+MODEL = linear_map(TASK.signature)
 
 
 @functools.cache
-def trainer_of(members, how, devices=2):
-    """Tests share what is compiled."""
-    return make_trainer(MODEL, TASK, 4, jax.devices()[:devices], "plateau", members=members, how=how)
+def trainer_of(members, how):
+    """On two devices; tests share what is compiled."""
+    return make_trainer(MODEL, TASK, 4, schedule="plateau", members=members, how=how)
 
 
 @functools.cache
 def alone():
-    return make_trainer(MODEL, TASK, batch_size=4, schedule="plateau")
+    return make_trainer(MODEL, TASK, 4, jax.devices()[:1], "plateau")
 
 
 def all_hparams(rates, clips=np.inf):
@@ -91,12 +91,11 @@ def test_a_batch_keeps_its_shards_however_few_members_are_left():
         assert members_mesh(["one", "other"], members, 16, shards=2).shape == {"grid": 1, "batch": 2}
 
 
-@pytest.mark.parametrize("devices", [1, 2])
 @pytest.mark.parametrize("how", ["vmap", "map"])
-def test_members_train_as_they_do_alone(how, devices):
+def test_members_train_as_they_do_alone(how):
     """Seeds, learning rates and clips of their own; one diverges, which leaves the others as they are."""
-    trainer, members = alone(), trainer_of(4, how, devices)
-    numbers = [[1e-2, 1e30, 3e-3, 1e-3], [1.0, np.inf, 0.1, 1.0], [10.0, 2.0, 3.0, 2.0], [1.0, 3.0, 2.0, 9.0]]
+    trainer, members = alone(), trainer_of(4, how)
+    numbers = [[1e-2, 3e38, 3e-3, 1e-3], [1.0, np.inf, 0.1, 1.0], [10.0, 2.0, 3.0, 2.0], [1.0, 3.0, 2.0, 9.0]]
     hparams = Hparams(*np.array(numbers, np.float32), np.array([0, 0, 1e-2, 0], np.float32))
     until = np.array([6, 6, 6, 3])
     states = members.advance(members.init(jnp.arange(4)), hparams, until)
@@ -105,7 +104,7 @@ def test_members_train_as_they_do_alone(how, devices):
     seen = members.observe(members.observe(states, hparams, metrics), hparams, metrics)
     assert list(seen.plateau.drops) == [1, 0, 0, 0], "each waits for its own period"
     np.testing.assert_array_equal(seen.plateau.lowest[::2], metrics["test_loss"][::2])
-    states, losses = members.drain(states)
+    states, losses, metrics = jax.device_get((*members.drain(states), metrics))
     for m in range(4):
         single = trainer.advance(trainer.init(m), of_member(m, hparams), until[m])
         assert (int(states.step[m]), bool(states.finite[m])) == (int(single.step), bool(single.finite))
@@ -121,7 +120,7 @@ def test_a_member_that_diverges_changes_no_bit_of_the_others(how):
     members, until = trainer_of(4, how), np.full(4, 5)
     calm, wild = (
         members.advance(members.init(np.arange(4)), all_hparams(rates), until)
-        for rates in ([1e-2] * 4, [1e-2, 1e30, 1e-2, 1e-2])
+        for rates in ([1e-2] * 4, [1e-2, 3e38, 1e-2, 1e-2])
     )
     assert list(wild.finite) == [True, False, True, True]
     for m in (0, 2, 3):
@@ -139,15 +138,7 @@ def test_members_that_are_not_due_are_passed_over(how):
 
 
 class Recall(nn.Module):
-    """A user's own network."""
-
-    @nn.compact
-    def __call__(self, xs):
-        return nn.Dense(10)(nn.RNN(WaveRNNCell(channels=2, neurons=6))(xs))
-
-
-class NormedRecall(nn.Module):
-    """Another, with running means and dropout."""
+    """A user's own network, with running means and dropout."""
 
     @nn.compact
     def __call__(self, xs, train):
@@ -157,22 +148,20 @@ class NormedRecall(nn.Module):
 
 
 def test_a_user_s_own_flax_model_trains_in_a_grid():
-    """Of parameters alone, or with statistics and dropout, of which evaluation has none."""
-    xs = jnp.zeros((1, 22, 10))
+    """With statistics and dropout, of which evaluation has none."""
+    xs = np.ones((2, 22, 10), np.float32)
     hparams = Hparams(np.array([1e-2, 1e-3], np.float32), np.ones(2, np.float32))
-    plain = Recall()
-    normed = as_model(NormedRecall(), xs, train="train")
-    for model in (stateless(lambda key: plain.init(key, xs), plain.apply), normed):
-        members = make_trainer(model, TASK, 4, members=2, how="map")
-        states = members.advance(members.init(np.arange(2)), hparams, np.full(2, 2))
-        single = make_trainer(model, TASK, 4, jax.devices()[:1])  # Flax's means are of a device's part of a batch.
-        for m in range(2):
-            expected = single.advance(single.init(m), of_member(m, hparams), 2)
-            chex.assert_trees_all_close(of_member(m, states.variables), expected.variables, atol=1e-4)
-    ones = jnp.ones((2, 22, 10))
-    once, stats = jax.jit(normed.apply)(expected.variables, ones)
+    model = as_model(Recall(), xs, train="train")
+    members = make_trainer(model, TASK, 4, members=2, how="map")
+    states = jax.device_get(members.advance(members.init(np.arange(2)), hparams, np.full(2, 2)))
+    single = make_trainer(model, TASK, 4, jax.devices()[:1])  # Flax's means are of a device's part of a batch.
+    for m in range(2):
+        expected = jax.device_get(single.advance(single.init(m), of_member(m, hparams), 2))
+        chex.assert_trees_all_close(of_member(m, states.variables), expected.variables, atol=1e-4)
+    once, stats = jax.jit(model.apply)(expected.variables, xs)
     chex.assert_trees_all_equal(stats, expected.stats)
-    drawn = [normed.apply(expected.variables, ones, Training(jax.random.key(seed)))[0] for seed in (0, 1)]
+    train = jax.jit(lambda seed: model.apply(expected.variables, xs, Training(jax.random.key(seed)))[0])
+    drawn = [train(seed) for seed in (0, 1)]
     assert not np.allclose(once, drawn[0])
     assert not np.allclose(*drawn)
 

@@ -9,8 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from helpers import one_cycle_of_the_framework
-from wrnn_jax.models import configure
+from helpers import linear_map, one_cycle_of_the_framework
 from wrnn_jax.tasks import CopyConfig, copy_task
 from wrnn_jax.training.config import EpochsConfig, TrainConfig
 from wrnn_jax.training.loop import make_trainer
@@ -102,7 +101,7 @@ def test_schedules_of_the_authors_framework():
 @pytest.fixture(scope="module")
 def trainer():
     task = copy_task(CopyConfig(T=1))
-    model = configure("wrnn", n_hid=5, n_ch=2).build(task.signature)
+    model = linear_map(task.signature)
     return make_trainer(model, task, 4, schedule="plateau")
 
 
@@ -134,7 +133,7 @@ def plateau_of_the_framework(accuracies, patience, cooldown, threshold=1e-4):
 def test_plateau_on_the_accuracy_is_the_frameworks():
     """Rises, standstills longer than patience and cooldown, and a random walk; the loss, which falls, plays no part."""
     task = copy_task(CopyConfig(T=1))._replace(score="recall")
-    model = configure("wrnn", n_hid=5, n_ch=2).build(task.signature)
+    model = linear_map(task.signature)
     trainer = make_trainer(model, task, 4, schedule="plateau-accuracy")
     walk = np.random.default_rng(0).integers(400, 420, 30) / 1000
     accuracies = [0.1, 0.2, 0.3, *[0.3] * 14, 0.31, *[0.25] * 7, 0.4, *walk, np.nan, *[0.9] * 14]

@@ -6,12 +6,12 @@ import chex
 import jax
 import pytest
 
+from helpers import linear_map
 from wrnn_jax.grids.hosts import ALONE
 from wrnn_jax.grids.memory import MARGIN
 from wrnn_jax.grids.progress import Progress, Stopped
 from wrnn_jax.grids.room import plan_members
 from wrnn_jax.grids.sweep import Job, Sweep, fit_sweep
-from wrnn_jax.models import configure
 from wrnn_jax.tasks import CopyConfig, copy_task
 from wrnn_jax.training import fit as fitting
 from wrnn_jax.training.config import TrainConfig
@@ -22,9 +22,10 @@ from wrnn_jax.validation import InvalidValue
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 TASK = copy_task(CopyConfig(T=1))
-MODEL = configure("wrnn", n_hid=6, n_ch=2, act="identity").build(TASK.signature)
+
+MODEL = linear_map(TASK.signature)
 STEPS = 12
-RATES = (1e-2, 1e-3, 1e30, 3e-3, 1e-1)  # One diverges; the last is soon below the loss at which to stop.
+RATES = (1e-2, 1e-3, 3e38, 3e-3, 1e-1)  # One diverges.
 CONFIGS = [
     TrainConfig(lr=lr, grad_clip=0.0, seed=seed, batch=4, max_steps=STEPS, log_interval=4, checkpoint_interval=3)
     for seed, lr in enumerate(RATES)
@@ -150,7 +151,7 @@ def test_a_plateau_and_validation_are_each_member_s_own(tmp_path):
     splits = {"val": split._replace(examples=example, metrics=metrics), "test": split}
     task = TASK._replace(splits=splits, monitor="val_loss", score="val_acc", solved=lambda metrics: False)
     options = {"batch": 4, "max_steps": 11, "log_interval": 2, "schedule": "plateau", "grad_clip": 0.0}
-    configs = [TrainConfig(lr=lr, seed=3, **options).resolved(None) for lr in (3e-1, 1e-3)]
+    configs = [TrainConfig(lr=lr, seed=3, **options).resolved(None) for lr in (30.0, 1e-3)]
     configs = [replace(config, lr_period=1.0, lr_factor=factor) for config, factor in zip(configs, (2, 9), strict=True)]
     sweep = Sweeping(tmp_path / "sweep", configs, task=task, schedule="plateau")
     sweep.run(2)
@@ -206,7 +207,7 @@ def stopping_after(calls, sweep):
 @pytest.mark.parametrize(("how", "equal"), [("map", chex.assert_trees_all_equal), ("vmap", close)])
 def test_interrupted_at_any_moment_and_resumed_otherwise_it_ends_the_same(tmp_path, alone, how, equal):
     """With other numbers at once each time, so that members that had begun wait for others."""
-    fitted, at_once = {}, (5, 2, 3, 2, 4, 5)
+    fitted, at_once = {}, (5, 2, 1, 2, 1, 2)
     for calls, number in enumerate(at_once[:-1], start=1):
         sweep = stopping_after(calls, Sweeping(tmp_path, how=how))
         with pytest.raises(Stopped) as stopped:
@@ -279,19 +280,19 @@ def test_one_member_that_does_not_fit_is_one_line(tmp_path):
 
 
 def test_what_has_ended_makes_room(tmp_path):
-    """Seven members in four slots; on an accelerator slots that nobody needs any more are given up."""
-    configs = [replace(CONFIGS[0], seed=seed) for seed in range(7)]
+    """Eight members in five slots; on an accelerator slots that nobody needs any more are given up."""
+    configs = [replace(CONFIGS[0], seed=seed) for seed in range(8)]
     sweep = Sweeping(tmp_path, configs, "vmap")
-    sweep.run(4)
-    assert sweep.fitted.keys() == set(range(7))
-    assert sweep.made == [4], "three of four slots are no waste worth compiling anew"
-    configs = [replace(CONFIGS[0], seed=seed, stop_below=0.0 if seed else 100.0) for seed in range(4)]
-    configs[1:3] = [replace(config, stop_below=100.0) for config in configs[1:3]]
+    sweep.run(5)
+    assert sweep.fitted.keys() == set(range(8))
+    assert sweep.made == [5], "three of five slots are no waste worth compiling anew"
+    ends = (100.0, 100.0, 0.0, 100.0, 100.0)
+    configs = [replace(CONFIGS[0], seed=seed, stop_below=loss) for seed, loss in enumerate(ends)]
     sweep = Sweeping(tmp_path / "more", configs, "vmap")
-    sweep.run(4)
-    assert sweep.made == [4, 1]
-    assert [sweep.fitted[number].status for number in range(4)] == [fitting.BELOW] * 3 + [fitting.COMPLETE]
-    assert [int(sweep.fitted[number].state.step) for number in range(4)] == [4, 4, 4, STEPS]
+    sweep.run(5)
+    assert sweep.made == [5, 1]
+    expected = [(fitting.BELOW, 4) if loss else (fitting.COMPLETE, STEPS) for loss in ends]
+    assert [(sweep.fitted[n].status, int(sweep.fitted[n].state.step)) for n in range(5)] == expected
 
 
 def test_a_checkpoint_that_is_damaged_is_passed_over(tmp_path, alone, capsys):
@@ -303,7 +304,7 @@ def test_a_checkpoint_that_is_damaged_is_passed_over(tmp_path, alone, capsys):
         if file.is_file():
             file.write_bytes(b"")
     again = Sweeping(tmp_path)
-    again.run(5)
+    again.run(2)
     assert "is unreadable" in capsys.readouterr().err
     again.fitted |= sweep.fitted
     assert_as_alone(again, alone)
