@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from experiments import presets
-from experiments.experiment import Example
+from experiments.parts import Example
 from experiments.program import run_from_command_line
 from experiments.settings import Experiment, RunConfig
 from wrnn_jax.models import ModelConfig

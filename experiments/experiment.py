@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -14,12 +14,13 @@ import numpy as np
 from experiments import cli, devices
 from experiments.cli import FAILURE
 from experiments.kernels import compile_if_it_pays, shards_of_batch
+from experiments.parts import Example, Parts
 from experiments.room import require_possible, require_room
 from experiments.settings import Experiment, readable_name
 from wrnn_jax import console
 from wrnn_jax.files import write_atomically
 from wrnn_jax.layers import Variables
-from wrnn_jax.models import Model, count_parameters
+from wrnn_jax.models import count_parameters
 from wrnn_jax.models.contract import built
 from wrnn_jax.report.groups import NEUTRAL
 from wrnn_jax.tasks import Source, Task
@@ -27,7 +28,7 @@ from wrnn_jax.training import fit as fitting
 from wrnn_jax.training.checkpoint import Checkpoints
 from wrnn_jax.training.config import TrainConfig
 from wrnn_jax.training.lock import locked, require_unlocked
-from wrnn_jax.training.loop import Trainer, make_trainer
+from wrnn_jax.training.loop import Trainer
 from wrnn_jax.training.optimizer import PLATEAUS
 from wrnn_jax.training.rundir import UNCHANGING, RunDirectory, device
 from wrnn_jax.training.state import TrainState
@@ -37,38 +38,6 @@ from wrnn_jax.validation import InvalidValue, require
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-class Example(NamedTuple):
-    """One unseen sequence, and what a network makes of it."""
-
-    inputs: np.ndarray
-    """``(T, D)``"""
-    outputs: np.ndarray
-    """``(T, O)``, or ``(O,)`` of the last step."""
-    targets: np.ndarray
-    """Of the task."""
-    hidden: np.ndarray | None
-    """``(T, C, N)``; None of a model that has no hidden states."""
-    fixed: Mapping[str, np.ndarray]
-    """The run's own of the task's source, such as a permutation."""
-
-
-class Parts(NamedTuple):
-    """What a config stands for, on this machine."""
-
-    config: Any
-    """With nothing left open."""
-    task: Task
-    model: Model
-    shards: int
-    """Over how many devices a batch is split: a grid's members keep it, however few of them are left."""
-
-    def trainer(self, members: int | None = None) -> Trainer:
-        """Of one run; or of so many members of a grid."""
-        train = self.config.train
-        how = {"schedule": train.schedule, "decay": train.weight_decay_kind}
-        return make_trainer(self.model, self.task, train.batch, members=members, shards=self.shards, **how)
 
 
 def assemble(

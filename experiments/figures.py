@@ -10,7 +10,8 @@ import numpy as np
 from tyro.conf import Positional
 
 from experiments import cli, devices, reading
-from experiments.experiment import Example, Parts, example, restore
+from experiments.experiment import example, restore
+from experiments.parts import Example, Parts
 from experiments.runs import Run, grouped, open_run
 from wrnn_jax import console
 from wrnn_jax.models import entry

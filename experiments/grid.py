@@ -11,13 +11,13 @@ from typing import Any
 from experiments import devices, grid_report
 from experiments.cli import FAILURE
 from experiments.experiment import (
-    Parts,
     assemble,
     resolved,
     summary,
     unchanging,
 )
 from experiments.grid_flags import Grid, groups, spelled
+from experiments.parts import Parts
 from experiments.settings import Experiment, RunConfig, readable_name
 from wrnn_jax import console
 from wrnn_jax.grids.hosts import ALONE, Hosts, HostsError, connect

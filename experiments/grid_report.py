@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.cli import FAILURE
-from experiments.experiment import Parts, draw_figures, restore, save_figure, unchanging
+from experiments.experiment import draw_figures, restore, save_figure, unchanging
 from experiments.grid_flags import Grid, Member, spelled
+from experiments.parts import Parts
 from experiments.settings import Experiment, RunConfig
 from wrnn_jax import console
 from wrnn_jax.grids import results

@@ -5,7 +5,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from experiments import presets
-from experiments.experiment import Example
+from experiments.parts import Example
 from experiments.program import run_from_command_line
 from experiments.reading import measure, pictures
 from experiments.settings import Experiment, RunConfig

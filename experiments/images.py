@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from experiments.experiment import Example
+from experiments.parts import Example
 from wrnn_jax import datasets
 from wrnn_jax.datasets import Images
 from wrnn_jax.models import DeepConfig

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 import jax
 import numpy as np
 
-from experiments.experiment import Parts, example
+from experiments.experiment import example
+from experiments.parts import Parts
 from wrnn_jax import cells, unroll
 from wrnn_jax.analysis.gradients import gradient_by_lag
 from wrnn_jax.analysis.variables import (

@@ -6,7 +6,8 @@ from types import UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from experiments import adding, copy, hds, nscifar10, psmnist, smnist
-from experiments.experiment import Parts, assemble
+from experiments.experiment import assemble
+from experiments.parts import Parts
 from experiments.settings import Experiment, fields_of, readable_name
 from wrnn_jax.datasets import STORED
 from wrnn_jax.jsonfiles import is_number

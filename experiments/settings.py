@@ -20,7 +20,7 @@ from wrnn_jax.validation import require, require_choice, require_integer
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from experiments.experiment import Example, Parts
+    from experiments.parts import Example, Parts
 
 
 @dataclasses.dataclass(frozen=True)

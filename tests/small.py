@@ -40,7 +40,7 @@ def quickly():
     trainer = once(loop.make_trainer, lambda *_, members, shards, **options: (members, shards), _trainers)
     read = once(flags.read, lambda experiment, arguments, models, more: (experiment.name, *models, *arguments), {})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("experiments.experiment.make_trainer", trainer)
+        patch.setattr("experiments.parts.make_trainer", trainer)
         patch.setattr(flags, "read", read)
         draw_nothing(patch)
         patch.setattr(os, "fsync", lambda descriptor: None)
