@@ -16,7 +16,7 @@ from experiments import cli
 from experiments.presets import Settings
 from experiments.settings import Experiment, fields_of, left_out, some_models_fields
 from wrnn_jax.models import MODELS
-from wrnn_jax.validation import require, require_choice
+from wrnn_jax.validation import InvalidValue, require_choice
 
 MODEL = f"The model: {' | '.join(MODELS)}; or one of your own, as package.module:name. Each has flags of its own: here "
 MODEL += "are those of {}."
@@ -80,9 +80,10 @@ def _require_own(experiment: Experiment, model: str, arguments: Sequence[str]) -
     of_others = some_models_fields() - own
     for place, word in enumerate(arguments):
         field = field_of(word) if word.startswith("--") else ""
-        for name in {field, field.removeprefix("no_")} & of_others:
+        field = field if field in of_others else field.removeprefix("no_")
+        if field in of_others:
             value = _last(word.partition("=")[0], arguments[place:])
-            require(False, name, "" if value is None else value, left_out(model, name))
+            raise InvalidValue(field, "" if value is None else value, left_out(model, field))
 
 
 def _section(name: str, kind: type, usual: Settings) -> Any:

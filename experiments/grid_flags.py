@@ -267,17 +267,18 @@ def _readers(hint: Any) -> Iterator[tuple[str, Callable[[str], Any]]]:
     elif get_origin(hint) is Literal:
         yield from ((str(word), {str(word): word}.__getitem__) for word in get_args(hint))
     elif get_origin(hint) is tuple:
-        ((_, read),) = _readers(get_args(hint)[0])
+        kind, *others = get_args(hint)
+        ((_, read),) = _readers(kind) if others == [...] else ()
         yield "numbers with commas between, as 10,20 (one alone: 10,)", partial(_listed, read)
     elif hint is not NoneType:
         yield KINDS[hint]
 
 
 def _can_be_read(hint: Any) -> bool:
-    """Whether there is a way to read values of that type."""
+    """Whether there is a way to read values of that type, as there is none for several of different kinds."""
     try:
         return bool(list(_readers(hint)))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, ValueError):
         return False
 
 

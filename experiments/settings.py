@@ -5,8 +5,8 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
+from types import MappingProxyType, NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from experiments.presets import Preset, Settings
 from wrnn_jax import models
@@ -15,7 +15,7 @@ from wrnn_jax.tasks import Task
 from wrnn_jax.training.rundir import UNCHANGING
 from wrnn_jax.training.state import TrainState
 from wrnn_jax.training.stored import FORMER
-from wrnn_jax.validation import require, require_choice, require_integer
+from wrnn_jax.validation import InvalidValue, require, require_choice, require_integer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -105,19 +105,26 @@ class Experiment(NamedTuple):
         Raises:
           InvalidValue: for a name that is no model, or one whose fields are flags of other sections too.
         """
-        types = get_type_hints(self.config) | {"model": models.entry(model).config}
+        own = models.entry(model).config
+        try:
+            fields_of(own)
+        except Exception as error:  # Of one's own, annotations may be anything.
+            raise InvalidValue("model", model, f"one whose fields' types can be read ({error})") from error
+        types = get_type_hints(self.config) | {"model": own}
         others = {field: name for name, kind in types.items() if name != "model" for field in fields_of(kind)}
-        for field in dataclasses.fields(types["model"]):
+        for field in _fields(own):
             allowed = f"one whose fields are no flags of the {others.get(field.name)} section: {field.name} is one"
             require(field.name not in others, "model", model, allowed)
             has_default = (field.default, field.default_factory) != (dataclasses.MISSING, dataclasses.MISSING)
             require(has_default, "model", model, f"one whose fields have defaults: {field.name} has none")
+            allowed = f"one whose fields are numbers, words, True or False, or tuples of them: {field.name} is not"
+            require(_is_plain(fields_of(own)[field.name]), "model", model, allowed)
         return types
 
     def usual(self, model: str) -> Settings:
         """All settings of a config of that model, where nothing is given."""
         known = models.entry(model)
-        fields = (field for kind in self.sections(model).values() for field in dataclasses.fields(kind))
+        fields = (field for kind in self.sections(model).values() for field in _fields(kind))
         usual = {field.name: _default(field) for field in fields}
         for of_what, settings in self.defaults.items():
             if isinstance(of_what, type) and issubclass(known.config, of_what):
@@ -180,7 +187,7 @@ def some_models_fields() -> set[str]:
 def fields_of(section: type) -> Mapping[str, Any]:
     """The fields of a section -> their types."""
     hints = get_type_hints(section)
-    return {field.name: hints[field.name] for field in dataclasses.fields(section)}
+    return {field.name: hints[field.name] for field in _fields(section)}
 
 
 def readable_name(experiment: Experiment, config: Any) -> str:
@@ -201,6 +208,18 @@ def readable_name(experiment: Experiment, config: Any) -> str:
             if field not in named and value != getattr(default, field):
                 parts.append(f"{field}-{value}".replace("_", "-"))
     return "_".join([*parts, f"seed{train.seed}"])
+
+
+def _fields(section: type) -> list[dataclasses.Field]:
+    """Those that it is made from."""
+    return [field for field in dataclasses.fields(section) if field.init]
+
+
+def _is_plain(hint: Any) -> bool:
+    """Whether values of that type can be flags and JSON."""
+    if get_origin(hint) in (Union, UnionType, tuple):
+        return all(map(_is_plain, get_args(hint)))
+    return get_origin(hint) is Literal or hint in (int, float, bool, str, NoneType, Ellipsis)
 
 
 def _default(field: dataclasses.Field) -> Any:

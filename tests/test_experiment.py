@@ -19,7 +19,9 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 
 import helpers
-from experiments import copy
+from experiments import copy, hds, psmnist
+from experiments.grid_flags import expand
+from experiments.settings import readable_name
 from wrnn_jax.models import configure
 from wrnn_jax.training.checkpoint import Checkpoints
 from wrnn_jax.training.loop import make_trainer
@@ -328,6 +330,23 @@ def test_default_folder_has_a_readable_name(tmp_path, monkeypatch):
     assert run("--max-steps", 1, "--variant", "authors") == 0
     (folder,) = (tmp_path / "runs" / "copy").iterdir()
     assert folder.name == "T0_wrnn_n5_c2_lr0.001_clip1_variant-authors_batch-8_seed0"
+
+
+def test_names_of_folders_stay_as_they_were():
+    """Under them a run that was begun without --logdir is found again."""
+    names = {
+        (copy, "--ksize 5 --encoder-init dense --no-use-bias --speed 0.5 --batch 7"): (
+            "T480_wrnn_n100_c6_lr0.001_clip1_ksize-5_speed-0.5_encoder-init-dense_use-bias-False_batch-7_seed0"
+        ),
+        (copy, "--model lstm --n-hid 3 --seed 2"): "T480_lstm_n3_lr0.001_clip1_seed2",
+        (hds, ""): "T1_srnn_n64_c1_lr0.003_clip1_seed0",
+        (hds, "--model wrnn"): "T1_wrnn_n64_c8_lr0.003_clip1_seed0",
+        (hds, "--model twm-lbc"): "T1_twm-lbc_n8_lr0.003_clip1_seed0",
+        (hds, "--use-bias --init random"): "T1_srnn_n64_c1_lr0.003_clip1_init-random_use-bias-True_seed0",
+        (psmnist, "--model irnn"): "mnist_irnn_n256_c1_lr0.001_clip1_seed0",
+    }
+    for (module, line), name in names.items():
+        assert readable_name(module.EXPERIMENT, expand(module.EXPERIMENT, line.split())) == name
 
 
 @pytest.mark.parametrize("value", ["9" * 5000, "\x1b[31m", "a\nb", "\udcff"])

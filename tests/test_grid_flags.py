@@ -198,6 +198,7 @@ class OwnConfig(models.ModelConfig):
 OWN = models.Entry("own", OwnConfig, "here", {"dt": 0.25})
 CLASHES = models.Entry("clashes", dataclasses.make_dataclass("C", [("T", int, 3)], bases=(OwnConfig,), frozen=True), "")
 NEEDS = models.Entry("needs", dataclasses.make_dataclass("N", [("x", int)], bases=(object,), frozen=True), "")
+CALLS = models.Entry("calls", dataclasses.make_dataclass("F", [("f", type, int)], bases=(OwnConfig,), frozen=True), "")
 
 
 def test_a_model_of_ones_own_has_flags_and_axes_of_its_own(capsys):
@@ -293,6 +294,10 @@ NO_KSIZE = "must be left out: irnn has no ksize (flags of irnn: --help --model i
         ("--model none:such", "--model none:such: must be of a module that can be imported (No module"),
         (f"--model {__name__}:grid", f"--model {__name__}:grid: must be an Entry of"),
         (f"--model {__name__}:CLASHES", "must be one whose fields are no flags of the task section: T is one"),
+        (
+            f"--model {__name__}:CALLS",
+            "must be one whose fields are numbers, words, True or False, or tuples of them: f",
+        ),
         (f"--model {__name__}:NEEDS", "must be an Entry whose config is a subclass of ModelConfig"),
         ("--norm none --norm sum", "--norm sum: must be one of none, layer, batch, batch-time"),
         (
