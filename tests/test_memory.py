@@ -219,13 +219,9 @@ def assert_estimated(step, args, factor):
 
 
 @pytest.mark.usefixtures("standard_promotion")
-@pytest.mark.parametrize("name", ["copy, wrnn, fused", "copy, linear, parallel", "pixels, wrnn-mlp, fused"])
-def test_a_training_step_is_estimated_to_a_factor_of_one_and_a_half(name):
-    assert_estimated(*training_step(*SHORT_RUNS[name], batch=64), factor=1.5)
-
-
-@pytest.mark.usefixtures("standard_promotion")
-def test_so_is_that_of_several_members_at_once_by_the_scan():
+def test_a_training_step_is_estimated_to_a_factor_of_one_and_a_half():
+    """Of one run by an engine of its own, and of several at once by the scan; the slow tests have the others."""
+    assert_estimated(*training_step(*SHORT_RUNS["copy, wrnn, fused"], batch=64), factor=1.5)
     task, _ = SHORT_RUNS["copy, wrnn, scan"]
     assert_estimated(*training_step(task, configure("wrnn", n_hid=50, backend="scan"), batch=32, members=4), factor=1.5)
 
@@ -239,8 +235,7 @@ def optimised():
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("standard_promotion", "optimised")
-@pytest.mark.parametrize("members", [None, 4, 16])
-@pytest.mark.parametrize("name", RUNS_OF_THE_PAPER)
+@pytest.mark.parametrize(("name", "members"), [*((name, 8) for name in RUNS_OF_THE_PAPER), ("copy, wrnn, scan", None)])
 def test_so_are_programs_as_users_run_them(name, members):
     assert_estimated(*training_step(*RUNS_OF_THE_PAPER[name], batch=128, members=members), factor=1.5)
 

@@ -22,6 +22,8 @@ from wrnn_jax.training.lock import LOCK, locked, require_unlocked
 from wrnn_jax.training.signals import STOPPING, received_signals
 from wrnn_jax.validation import InvalidValue
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 ROOT = Path(__file__).parents[1]
 SMALL = ["--T", "5", "--n-hid", "20", "--n-ch", "2", "--batch", "16", "--max-steps", "2", "--stop-below", "0"]
 
