@@ -12,7 +12,7 @@ import pytest
 from models_page import COMMANDS, FILE, MODEL, write_model
 from small import draw_nothing
 
-from experiments import copy
+from experiments import copy, figures
 from experiments.runs import open_run
 from helpers import refusal, run
 from wrnn_jax.layers import Variables
@@ -44,7 +44,10 @@ class Config(ModelConfig):
         def init(key):
             return {"a": jnp.ones(()) if self.wrong != "init" else 1 / 0}
 
-        return None if self.wrong == "build" else stateless(init, lambda params, xs: params["a"] * xs[:, 0])
+        def apply(params, xs):
+            return params["a"] * (xs if self.wrong == "nothing" else xs[:, 0])
+
+        return None if self.wrong == "build" else stateless(init, apply)
 
 model = Entry("misfit", Config, "")
 '''
@@ -193,6 +196,18 @@ def test_what_names_no_model_is_refused_in_one_line(own, tmp_path, capsys):
             f"error: --model {name}: must be {line}"
         )
     assert not (tmp_path / "run").exists()
+
+
+def test_a_model_without_hidden_states_is_trained_and_its_waves_are_not_asked_for(own, tmp_path, capsys):
+    (own / "misfit.py").write_text(MISFIT)
+    flags = ["--model", "misfit:model", "--wrong", "nothing", "--T", 0, "--batch", 4, "--max-steps", 1]
+    assert run(copy.main, *flags, "--logdir", tmp_path) == 0
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"task.png", "training.png"}
+    capsys.readouterr()
+    for figure in ("spectra", "ring", "speeds"):
+        refused = refusal(capsys, figures.main, tmp_path, "--figure", figure)
+        allowed = "runs of a model with hidden states, which misfit:model has not"
+        assert refused == f"error: --runs {tmp_path}: must be {allowed}"
 
 
 def test_a_model_that_does_not_fit_the_task_leaves_nothing_behind(own, tmp_path, capsys):
