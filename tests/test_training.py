@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from helpers import at_step
+from helpers import at_step, linear_map
 from wrnn_jax.layers import Variables
 from wrnn_jax.models import configure, stateless
 from wrnn_jax.tasks import AddingConfig, CopyConfig, HDSConfig, Source, Split, adding_task, copy_task, hds_task
@@ -24,7 +24,7 @@ BATCH = 8
 
 @pytest.fixture(scope="module")
 def model():
-    return configure("wrnn", n_hid=7, n_ch=2).build(TASK.signature)
+    return linear_map(TASK.signature)
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,8 @@ def test_two_devices_do_what_one_does(model, trainer):
     hparams = make_hparams(1e-3, 1.0)
     one = make_trainer(model, TASK, BATCH, jax.devices()[:1])
     two = trainer
-    odd = make_trainer(model, TASK, 7)  # Seven sequences do not halve: one device does them.
+    # Seven sequences do not halve: one device does them.
+    assert (two.mesh.shape["batch"], make_trainer(model, TASK, 7).mesh.shape["batch"]) == (2, 1)
     after_one, after_two = (trainer.advance(trainer.init(0), hparams, 5) for trainer in (one, two))
     chex.assert_trees_all_close(after_one.params, after_two.params, rtol=1e-4, atol=1e-6)
     metrics_one, metrics_two = (
@@ -126,12 +127,10 @@ def test_two_devices_do_what_one_does(model, trainer):
         two.evaluate(two.place(jax.device_get(after_one)), "test"),
     )
     chex.assert_trees_all_close(metrics_one, metrics_two, rtol=1e-5)
-    assert int(odd.advance(odd.init(0), hparams, 1).step) == 1
 
 
-def test_nothing_is_compiled_twice(model):
-    """Not for a second call, nor another number of steps, learning rate or clip, nor a placed state."""
-    trainer = make_trainer(model, TASK, BATCH)
+def test_nothing_is_compiled_twice(trainer):
+    """Not for a second call, nor another number of steps, learning rate or clip, nor a placed state; by other tests."""
     state = trainer.init(0)
     for until, lr, clip in ((1, 1e-3, 1.0), (3, 1e-3, 1.0), (7, 1e-2, 1.0), (8, 1e-4, 0.0)):
         state, _ = trainer.drain(trainer.place(trainer.advance(state, make_hparams(lr, clip), until)))
@@ -206,10 +205,11 @@ def test_an_update_that_overflows_counts_as_divergence(trainer):
 
 
 def test_frozen_parts_stay_as_they_were():
+    """Weight decay included."""
     config = configure("wrnn", n_hid=7, n_ch=2, freeze_encoder=True, freeze_recurrence=True)
     trainer = make_trainer(config.build(TASK.signature), TASK, BATCH)
     before = jax.tree.map(jnp.array, trainer.init(0).params)
-    after = trainer.advance(trainer.init(0), make_hparams(1e-1, 1.0), 3).params
+    after = trainer.advance(trainer.init(0), make_hparams(1e-1, 1.0, None, None, 1e-3), 3).params
     chex.assert_trees_all_equal(after["cell"], before["cell"])
     assert np.abs(after["readout"]["output"]["kernel"] - before["readout"]["output"]["kernel"]).min() > 0
 
@@ -237,7 +237,7 @@ def table_task(sizes, score=None):
 WEIGHT = stateless(lambda key: {"w": jnp.float32(1.0)}, lambda params, xs: params["w"] * xs)
 
 
-@pytest.mark.parametrize("size", [1, 2, 7, 128, 129, 300, 513])
+@pytest.mark.parametrize("size", [1, 7, 128, 129, 513])
 def test_an_evaluation_is_the_mean_over_exactly_the_split(size):
     """Whatever its size is to the slices and the devices that it is cut up for."""
     trainer = make_trainer(WEIGHT, table_task({"test": size}), 2)
