@@ -35,6 +35,8 @@ VARIANTS = {
     "lstm, deep": ("lstm", {"n_layers": 2, "norm": "layer"}),
     "srnn, norm": ("srnn", {"norm": "batch"}),
 }
+TYPES = {MODELS[name].config: name for name in reversed(MODELS)} | {None: MODEL}
+"""The first name of each type of config: others only start otherwise."""
 CASES = {name: (name, {}) for name in [*MODELS, MODEL]} | VARIANTS
 BATCH, STEPS, SIZE = 3, 6, 4
 SIGNATURES = {read: Signature(SIZE, SIZE, STEPS, read) for read in ("all", "last")}
@@ -182,9 +184,10 @@ def test_members_are_vmapped(case):
     assert np.any(members[0][0] != members[0][1])
 
 
-def test_a_resumed_run_is_the_same_to_the_bit_and_learns(case):
+@pytest.mark.parametrize("name", TYPES.values())
+def test_a_resumed_run_is_the_same_to_the_bit_and_learns(name):
     task = copy_task(CopyConfig(T=0))
-    trainer = make_trainer(case.config.build(task.signature), task, 8, devices=jax.local_devices()[:1])
+    trainer = make_trainer(tiny(name).build(task.signature), task, 8, devices=jax.local_devices()[:1])
     hparams = make_hparams(lr=1e-2, grad_clip=1.0)
     saved = jax.device_get(trainer.advance(trainer.init(0), hparams, 2))
     resumed, whole = (trainer.advance(state, hparams, 4) for state in (trainer.place(saved), trainer.init(0)))
