@@ -71,7 +71,19 @@ hypothesis.settings.load_profile("repeatable")
 
 
 LONGEST = (
-    *("sweep", "experiment", "programs", "grid_program", "grid", "crashes", "damage", "hosts", "hds", "survival"),
+    *(
+        "recorded",
+        "sweep",
+        "experiment",
+        "programs",
+        "grid_program",
+        "grid",
+        "crashes",
+        "damage",
+        "hosts",
+        "hds",
+        "survival",
+    ),
     *("processes", "grid_processes", "bench"),
 )
 """Modules of whole runs: they begin, so that no process has one before it when the others have ended."""

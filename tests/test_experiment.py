@@ -135,6 +135,7 @@ def test_run_directory_tells_everything(done):
         "seed device seconds steps_per_second"
     )
     assert set(asked.split()) <= summary.keys()
+    assert not {"n_layers", "norm", "dropout", "freeze_encoder", "warmup"} & summary.keys(), "as in all tables"
     assert (summary["experiment"], summary["model"], summary["T"], summary["steps"]) == ("copy", "wrnn", 0, 30)
     # V: 10·10 + 10; u: 2·2·3 + 2; W: 10·10 + 10.
     assert summary["params"] == 110 + 14 + 110
