@@ -3,9 +3,10 @@
 import re
 from pathlib import Path
 
-PAGE = (Path(__file__).parents[1] / "wrnn_jax/models/README.md").read_text(encoding="utf-8")
-FILE, *_ = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
-COMMANDS = re.findall(r"^python3 .*", PAGE, flags=re.MULTILINE)
+PAGE = Path(__file__).parents[1] / "wrnn_jax/models/README.md"
+_TEXT = PAGE.read_text(encoding="utf-8")
+FILE, *_ = re.findall(r"```python\n(.*?)```", _TEXT, flags=re.DOTALL)
+COMMANDS = re.findall(r"^python3 .*", _TEXT, flags=re.MULTILINE)
 MODEL = "my_models:cornn"
 
 

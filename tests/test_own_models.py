@@ -2,6 +2,7 @@
 line, before anything is written."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
-from models_page import COMMANDS, FILE, MODEL, write_model
+from models_page import COMMANDS, FILE, MODEL, PAGE, write_model
 from small import draw_nothing
 
 from experiments import copy, figures
@@ -135,6 +136,8 @@ def test_what_does_not_fit_is_told_in_one_line(message):
 def test_the_page_shows_a_whole_model(own, tmp_path):
     """It trains, resumes, is read back by its own type, and its hidden states are drawn."""
     assert len(FILE.splitlines()) < 60
+    for link in re.findall(r"\]\(([^)]+)\)", PAGE.read_text(encoding="utf-8")):
+        assert (PAGE.parent / link).exists(), link
     tiny = ["--model", MODEL, "--dt", 0.05, *TINY, "--logdir", tmp_path, "--max-steps"]
     with pytest.MonkeyPatch.context() as patch:
         draw_nothing(patch)

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from wrnn_jax.models import elman, lstm, twm, wrnn
 from wrnn_jax.models.base import Entry, Model, ModelConfig, count_parameters, from_layer, stateless
 from wrnn_jax.models.contract import in_one_line
 from wrnn_jax.models.deep import CellConfig, DeepConfig, recurrent
@@ -31,7 +30,11 @@ __all__ = [
     "stateless",
 ]
 
-MODELS: Mapping[str, Entry] = {entry.name: entry for family in (wrnn, elman, lstm, twm) for entry in family.ENTRIES}
+FAMILIES = ("wrnn", "elman", "lstm", "twm")
+"""The files here whose ``ENTRIES`` have names of their own."""
+MODELS: Mapping[str, Entry] = {
+    entry.name: entry for family in FAMILIES for entry in importlib.import_module(f"{__name__}.{family}").ENTRIES
+}
 """Every model that has a name of its own."""
 
 
