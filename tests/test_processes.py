@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ PROGRAMS = {
     ],
 }
 FLAGS = ["--stop-below", "0", "--log-interval", "50", "--checkpoint-interval", "25"]
-STEPS = {"copy": 1500, "psmnist": 600}
+STEPS = {"copy": 1000, "psmnist": 600}
 TIMEOUT = 300
 
 
@@ -36,7 +37,7 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 
 def start(logdir, *more, program="copy", small_files=False):
     limit = ["-c", SMALL_FILES] if small_files else []
-    command = [sys.executable, *limit, "-m", f"experiments.{program}", *PROGRAMS[program], *FLAGS]
+    command = [sys.executable, *limit, "-m", "tests.undrawn", f"experiments.{program}", *PROGRAMS[program], *FLAGS]
     command += ["--max-steps", str(STEPS[program]), "--logdir", str(logdir), *more]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -86,16 +87,18 @@ def metrics(logdir):
     return [{key: value for key, value in row.items() if key not in ("seconds", "steps_per_second")} for row in rows]
 
 
-def make_unbroken(tmp_path_factory, program):
-    logdir = tmp_path_factory.mktemp("unbroken") / program
-    code, _, err = finish(start(logdir, program=program))
-    assert code == 0, err
-    return logdir
-
-
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
-    return make_unbroken(tmp_path_factory, "copy")
+    """``unbroken(program)``: the folder of its run."""
+
+    @cache
+    def run(program):
+        logdir = tmp_path_factory.mktemp("unbroken") / program
+        code, _, err = finish(start(logdir, program=program))
+        assert code == 0, err
+        return logdir
+
+    return run
 
 
 def assert_same_run(logdir, expected):
@@ -110,7 +113,7 @@ def assert_same_run(logdir, expected):
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_killed_again_and_again_it_ends_as_if_it_had_not_been(program, tmp_path_factory, tmp_path):
+def test_killed_again_and_again_it_ends_as_if_it_had_not_been(program, unbroken, tmp_path):
     """kill -9 at moments that differ, then SIGTERM, then to the end: the same numbers to the bit."""
     logdir = tmp_path / "run"
     reached = 0
@@ -129,7 +132,7 @@ def test_killed_again_and_again_it_ends_as_if_it_had_not_been(program, tmp_path_
     code, out, err = finish(start(logdir, "--resume", program=program))
     assert code == 0, err
     assert f"all {STEPS[program]} steps done" in out
-    assert_same_run(logdir, make_unbroken(tmp_path_factory, program))
+    assert_same_run(logdir, unbroken(program))
 
 
 def test_a_full_disk_is_one_line_and_costs_nothing_saved(unbroken, tmp_path):
@@ -151,10 +154,10 @@ def test_a_full_disk_is_one_line_and_costs_nothing_saved(unbroken, tmp_path):
         np.testing.assert_array_equal(leaves[path], still_leaves[path])
     code, _, err = finish(start(logdir, "--resume"))
     assert code == 0, err
-    assert_same_run(logdir, unbroken)
+    assert_same_run(logdir, unbroken("copy"))
 
 
-def test_without_a_terminal_there_is_no_bar_and_a_line_an_evaluation(unbroken, tmp_path):
+def test_without_a_terminal_there_is_no_bar_and_a_line_an_evaluation(tmp_path):
     code, out, err = finish(start(tmp_path / "run", "--max-steps", "100"))
     assert code == 0
     assert [line.split(":")[0] for line in out.splitlines() if line.startswith("step ")][:2] == ["step 50", "step 100"]
@@ -188,7 +191,7 @@ def test_what_is_around_a_run_does_not_end_it_unsaved(unbroken, tmp_path):
     assert saved == json.loads((logdir / "summary.json").read_text())["steps"] >= 100
     code, _, err = finish(start(logdir, "--resume"))
     assert (code, err) == (0, "")
-    assert_same_run(logdir, unbroken)
+    assert_same_run(logdir, unbroken("copy"))
 
 
 def test_the_wave_rnn_solves_the_copy_task_and_the_irnn_does_not(tmp_path):
