@@ -160,9 +160,9 @@ def test_training_differs_from_evaluation_where_that_is_declared(case):
     jax.tree.map(np.testing.assert_array_equal, results["stats"], case.variables.stats)
     keeps = bool(jax.tree.leaves(results["stats"]))
     if keeps or getattr(case.config, "dropout", 0):
-        assert np.any(results["trained"] != results["outputs"])
+        assert np.abs(results["trained"] - results["outputs"]).max() > 1e-3
     else:
-        np.testing.assert_array_equal(results["trained"], results["outputs"])
+        close(results["trained"], results["outputs"])  # Each is part of a program of its own, and may round so.
     pairs = zip(*map(jax.tree.leaves, (results["stats"], results["after"])), strict=True)
     assert all(np.any(before != after) for before, after in pairs)
 

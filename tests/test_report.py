@@ -13,6 +13,7 @@ from wrnn_jax.analysis import plots
 from wrnn_jax.cells import __all__ as cell_names
 from wrnn_jax.models import MODELS
 from wrnn_jax.report import build_report, numbers, published
+from wrnn_jax.report import groups as grouping
 from wrnn_jax.report.groups import STATES, choose, grouped, misfits
 from wrnn_jax.report.papertables import PAPER_TABLES
 from wrnn_jax.report.pictures import curves, parameters
@@ -324,6 +325,18 @@ def test_a_group_is_one_setting_one_end_and_different_seeds(settings):
         assert {STATES[status] for status in group.values("status")} == {group.state}
         for key in ("lr", "max_steps", "T", "init"):
             assert len(set(group.values(key))) == 1
+
+
+def test_fields_that_a_model_never_had_and_neutral_ones_tell_no_runs_apart():
+    """Summaries of runs that were trained when all models had the fields of each, beside those of today."""
+
+    def of(**more):
+        now = {"experiment": "hds", "model": "twm-lbc", "n_hid": 8, "max_steps": 10}
+        return grouping.settings(Run("run", {**now, **more}, {}))
+
+    assert of(use_bias=False, bias_init="zeros", n_ch=None, freeze_encoder=False) == of(n_layers=1, dropout=0.0)
+    assert of(model="wrnn") != of(model="wrnn", n_layers=2)
+    assert of(model="wrnn", use_bias=True) != of(model="wrnn", use_bias=False)
 
 
 def choice(*summaries):

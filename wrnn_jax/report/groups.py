@@ -6,9 +6,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from statistics import mean
 from typing import Any, NamedTuple
 
+from wrnn_jax.models import MODELS
 from wrnn_jax.report.runs import Run
 from wrnn_jax.training.rundir import UNCHANGING
-from wrnn_jax.training.stored import MEASUREMENTS
+from wrnn_jax.training.stored import FORMER, MEASUREMENTS
 
 FINISHED, INTERRUPTED, DIVERGED = "finished", "interrupted", "diverged"
 STATES = {
@@ -91,6 +92,10 @@ def settings(run: Run) -> dict[str, Any]:
     known = {**run.known, "speed": _speed(run)}
     # As if a field were not there.
     known = {key: value for key, value in known.items() if value is not None and value != NEUTRAL.get(key)}
+    entry = MODELS.get(known.get("model"))
+    if entry:
+        own = entry.config.__dataclass_fields__
+        known = {key: value for key, value in known.items() if key in own or key not in FORMER}
     kept = {key: value for key, value in known.items() if not _is_measured(key) and key not in OF_NO_ACCOUNT}
     if kept.get("max_steps") is None and kept.get("epochs") is None:
         kept["steps"] = run.summary.get("steps")
