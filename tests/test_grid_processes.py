@@ -63,7 +63,8 @@ os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 
 def start(logdir, *more, cores=None):
     few_cores = [] if cores is None else ["-c", FEW_CORES, str(cores)]
-    command = [sys.executable, *few_cores, "-m", "experiments.copy", *FLAGS, "--logdir", str(logdir), *more]
+    command = [sys.executable, *few_cores, "-m", "tests.undrawn", "experiments.copy", *FLAGS, *more]
+    command += ["--logdir", str(logdir)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
