@@ -215,7 +215,8 @@ def test_a_mean_over_time_is_of_a_task_that_is_read_once():
         build(configure("lstm", pooling="mean"), 2, 2, "all")
 
 
-def test_waves_of_speed_1_are_one_setting_however_it_is_said():
+def test_a_speed_is_one_setting_however_it_is_said():
+    assert configure("wrnn", n_ch=2, speed=[0.5, 1.0]) == configure("wrnn", n_ch=2, speed=(0.5, 1.0))
     for speed in (1, 1.0, [1.0] * 6, (1,) * 6):
         assert configure("wrnn", speed=speed) == configure("wrnn")
     for speed in ("log", 0.5, (1, 1, 1, 1, 1, 0.5)):

@@ -37,8 +37,11 @@ class WaveConfig(RateConfig):
     def __post_init__(self):
         require_integer("ksize", self.ksize, at_least=1, at_most=MOST_TAPS)
         super().__post_init__()
+        # One setting is said in one way.
+        if isinstance(self.speed, list):
+            object.__setattr__(self, "speed", tuple(self.speed))
         if self.speed is not None and np.all(wave_speeds(self.speed, self.n_ch, self.ksize) == 1):
-            object.__setattr__(self, "speed", None)  # One setting has one name.
+            object.__setattr__(self, "speed", None)
 
     def cell(self, input_size: int, index: int) -> Cell:
         start = {"kernel_init": self.init, "speed": self.speed}
