@@ -93,7 +93,7 @@ def stepwise(config: ModelConfig, params: Any, xs: Any) -> Any:
     """The hidden states of a network that is one cell, by its step; None of others."""
     if not (hasattr(config, "cell") and getattr(config, "is_plain", True)):
         return None
-    cell = config.cell(SIZE, 0) if "index" in inspect.signature(config.cell).parameters else config.cell(SIZE)
+    cell = config.cell(SIZE, 0)
     carry, states = cells.first_carry(cell, params["cell"], (BATCH,)), []
     for t in range(STEPS):
         carry, _ = cell.step(params["cell"], carry, xs[:, t])

@@ -38,9 +38,9 @@ class TWMConfig(ModelConfig):
         """f, of columns of ``size`` elements."""
         return linear_boundary(self.n_hid, size)
 
-    def cell(self, size: int) -> Cell:
-        """The substrate, of columns of ``size`` elements."""
-        return cells.twm(self.boundary(size), input_steps=self.n_hid)
+    def cell(self, input_size: int, index: int = 0) -> Cell:
+        """The substrate, of columns of ``input_size`` elements; there is one layer."""
+        return cells.twm(self.boundary(input_size), input_steps=self.n_hid)
 
     def build(self, signature: Signature) -> Model:
         size = signature.inputs
