@@ -12,7 +12,7 @@ from experiments import copy
 from helpers import at_step, refusal, run
 from wrnn_jax import unroll
 from wrnn_jax.cells import elman, lstm, wave
-from wrnn_jax.layers import Training, Variables
+from wrnn_jax.layers import Training, Variables, recurrent
 from wrnn_jax.models import Model, configure
 from wrnn_jax.tasks import CopyConfig, copy_task
 from wrnn_jax.training.loop import make_trainer
@@ -192,6 +192,35 @@ def test_a_model_s_constraint_rates_and_decay_are_part_of_every_step():
     floor = lambda params: jax.tree.map(lambda leaf: jnp.maximum(leaf, 0.85), params)  # noqa: E731
     assert after(2, plain, constrain=floor) == pytest.approx((0.85, 0.85), abs=1e-5)
     assert after(2, plain, rates=lambda params: {"u": 0.5, "w": 1.0}) == pytest.approx((0.9, 0.8), abs=1e-5)
+
+
+class Bounded(type(CONFIG)):
+    """Wave layers whose kernels are kept within a bound, and learn at a rate of their own."""
+
+    def layer(self, input_size, length, index):
+        def constrain(params):
+            bounded = jax.tree.map(lambda leaf: jnp.clip(leaf, -1 / length, 1 / length), params["recurrence"])
+            return params | {"recurrence": bounded}
+
+        def rates(params):
+            return {"encoder": 0.5, "recurrence": 1.0}
+
+        return recurrent(self.cell(input_size, index), constrain=constrain, rates=rates)
+
+
+@pytest.mark.parametrize("options", [{}, {"n_layers": 2}], ids=["one layer", "two"])
+def test_what_a_config_s_layers_are_held_to_holds_in_one_layer_and_in_more(options):
+    model = Bounded(n_hid=5, n_ch=2, **options).build(TASK.signature)
+    params = jax.tree.map(lambda leaf: leaf + 1.0, model.init(jax.random.key(0)).params)
+    constrained, rates = model.constrain(params), model.rates(params)
+    cells = [(tree["cell"],) if not options else tree["layers"].values() for tree in (params, constrained, rates)]
+    for before, after, rate in zip(*cells, strict=True):
+        before, after, rate = (tree.get("layer", tree) for tree in (before, after, rate))
+        assert np.max(after["recurrence"]["kernel"]) == np.float32(1 / TASK.signature.length)
+        chex.assert_trees_all_equal(after["encoder"], before["encoder"])
+        assert rate == {"encoder": 0.5, "recurrence": 1.0}
+    chex.assert_trees_all_equal(constrained["readout"], params["readout"])
+    assert rates["readout"] == 1.0
 
 
 # From the command line

@@ -1,6 +1,7 @@
 """Networks of layers between an input and a readout: what their configs have in common, and how they are built."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -143,6 +144,7 @@ class CellConfig(DeepConfig):
         raise NotImplementedError
 
     def layer(self, input_size: int, length: int, index: int) -> Layer:
+        """The cell as a layer. What this says of constraints, rates and decay holds for a network of one layer too."""
         decays = partial(self.decays, index=index)
         return layers.recurrent(self.cell(input_size, index), backend=self.backend, decays=decays)
 
@@ -164,8 +166,11 @@ class CellConfig(DeepConfig):
             return super().build(signature)
         cell, readout = self.cell(signature.inputs, 0), self.readout(signature.outputs)
         model = recurrent(cell, readout, signature.inputs, outputs=signature.read, backend=self.backend)
+        layer = self.layer(signature.inputs, signature.length, 0)
         return model._replace(
-            decays=lambda params: {"cell": self.decays(params["cell"], 0), "readout": True},
+            constrain=_beside_readout(layer.constrain, lambda readout: readout),
+            rates=_beside_readout(layer.rates, lambda readout: 1.0),
+            decays=_beside_readout(layer.decays, lambda readout: True),
             transition=lambda params: self.transition(params["cell"], signature.inputs),
         )
 
@@ -176,3 +181,10 @@ class CellConfig(DeepConfig):
 
     def width(self, signature: Signature) -> int:
         return self.n_layers * self.cell(signature.inputs, 0).output_size
+
+
+def _beside_readout(of_cell: Callable[[Params], Any] | None, of_readout: Callable[[Params], Any]) -> Callable | None:
+    """What holds for a cell's parameters, and for its readout's, as one function of both; None where there is none."""
+    if of_cell is None:
+        return None
+    return lambda params: {"cell": of_cell(params["cell"]), "readout": of_readout(params["readout"])}
