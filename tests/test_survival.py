@@ -31,6 +31,15 @@ SMALL = ["--T", "5", "--n-hid", "20", "--n-ch", "2", "--batch", "16", "--max-ste
 # Signals
 
 
+@pytest.fixture
+def hangup():
+    """It ends a process, also where these tests were started so that it does not, as by ``nohup``."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hangup")
 def test_every_signal_that_asks_to_end_is_noted_and_the_handlers_are_as_before(capsys):
     before = [signal.getsignal(number) for number in STOPPING]
     assert {"SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"} == {number.name for number in STOPPING}
