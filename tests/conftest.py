@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,8 @@ import matplotlib.pyplot
 import numpy as np
 import pytest
 
+# Ctrl-C is pressed in processes of tests: those of a job in the background would ignore it, as a script's shell has it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Silent promotion hides mistakes: a float64 constant, or a bias that broadcasts along the wrong axis.
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
