@@ -1,6 +1,6 @@
 """The pure functions that are a layer, and what they are given."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -59,3 +59,11 @@ class Layer(NamedTuple):
     constrain: Callable[[Params], Params] | None = None
     rates: Callable[[Params], Any] | None = None
     decays: Callable[[Params], Any] | None = None
+
+
+OF_PARAMS: Mapping[str, Callable[[Params], Any]] = {
+    "constrain": lambda params: params,
+    "rates": lambda params: 1.0,
+    "decays": lambda params: True,
+}
+"""The functions of a layer's parameters, and what each is where the layer has none."""

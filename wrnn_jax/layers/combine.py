@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from wrnn_jax.layers.base import Layer, Training, Variables
+from wrnn_jax.layers.base import OF_PARAMS, Layer, Training, Variables
 from wrnn_jax.typing import Array, Key, Params
 from wrnn_jax.validation import require
 
@@ -68,9 +68,7 @@ def chain(*layers: Layer, **named: Layer) -> Layer:
         apply,
         sizes[-1] if sizes else None,
         hidden if any(layer.hidden for layer in parts.values()) else None,
-        constrain=together("constrain", lambda params: params),
-        rates=together("rates", lambda params: 1.0),
-        decays=together("decays", lambda params: True),
+        **{field: together(field, default) for field, default in OF_PARAMS.items()},
     )
 
 

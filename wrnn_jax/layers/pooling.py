@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from wrnn_jax.layers.base import Layer, Training, Variables
+from wrnn_jax.layers.base import OF_PARAMS, Layer, Training, Variables
 from wrnn_jax.readouts import Readout
 from wrnn_jax.typing import Array, Key, Params
 
@@ -49,20 +49,26 @@ def read(layer: Layer, readout: Readout, reading: Callable[[Array], Array] = las
         ys, stats = layer.apply(layers_of(variables), xs, training)
         return _outputs(readout, variables.params["readout"], reading(ys)), stats
 
-    def over_layers(function: Callable[[Params], Any] | None, of_readout: Callable[[Params], Any]):
-        if function is None:
-            return None
-        return lambda params: {"layers": function(params["layers"]), "readout": of_readout(params["readout"])}
-
     return Layer(
         init,
         apply,
         readout.output_size,
         layer.hidden and (lambda variables, xs: layer.hidden(layers_of(variables), xs)),
-        constrain=over_layers(layer.constrain, lambda params: params),
-        rates=over_layers(layer.rates, lambda params: 1.0),
-        decays=over_layers(layer.decays, lambda params: True),
+        **beside_readout("layers", layer),
     )
+
+
+def beside_readout(name: str, layer: Layer) -> dict[str, Callable[[Params], Any] | None]:
+    """The layer's functions of its parameters, as those of ``{name: the layer's, "readout": …}``, where the
+    readout's part is as by default."""
+
+    def of_both(field: str, of_readout: Callable[[Params], Any]) -> Callable[[Params], Any] | None:
+        of_layer = getattr(layer, field)
+        if of_layer is None:
+            return None
+        return lambda params: {name: of_layer(params[name]), "readout": of_readout(params["readout"])}
+
+    return {field: of_both(field, default) for field, default in OF_PARAMS.items()}
 
 
 def _outputs(readout: Readout, params: Params, ys: Array) -> Array:

@@ -1,7 +1,6 @@
 """Networks of layers between an input and a readout: what their configs have in common, and how they are built."""
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -12,6 +11,7 @@ from wrnn_jax import layers, readouts
 from wrnn_jax.cells.base import Cell, choose_backend, unroll
 from wrnn_jax.cells.jacobian import linearised
 from wrnn_jax.layers import Layer, Training, Variables
+from wrnn_jax.layers.pooling import beside_readout
 from wrnn_jax.models.base import Model, ModelConfig, from_layer
 from wrnn_jax.readouts import Readout, with_readout
 from wrnn_jax.typing import Array, Key, Params, Signature
@@ -110,7 +110,7 @@ class DeepConfig(ModelConfig):
             return {}
         if self.norm == "layer":
             return {"norm": layers.layer_norm()}
-        return {"norm": layers.batch_norm(self.norm, steps=length if self.norm == "batch" else None)}
+        return {"norm": layers.batch_norm(self.norm, length)}
 
     def _require_reading(self, signature: Signature) -> None:
         allowed = "left out: the task is read at every step"
@@ -168,9 +168,7 @@ class CellConfig(DeepConfig):
         model = recurrent(cell, readout, signature.inputs, outputs=signature.read, backend=self.backend)
         layer = self.layer(signature.inputs, signature.length, 0)
         return model._replace(
-            constrain=_beside_readout(layer.constrain, lambda readout: readout),
-            rates=_beside_readout(layer.rates, lambda readout: 1.0),
-            decays=_beside_readout(layer.decays, lambda readout: True),
+            **beside_readout("cell", layer),
             transition=lambda params: self.transition(params["cell"], signature.inputs),
         )
 
@@ -181,10 +179,3 @@ class CellConfig(DeepConfig):
 
     def width(self, signature: Signature) -> int:
         return self.n_layers * self.cell(signature.inputs, 0).output_size
-
-
-def _beside_readout(of_cell: Callable[[Params], Any] | None, of_readout: Callable[[Params], Any]) -> Callable | None:
-    """What holds for a cell's parameters, and for its readout's, as one function of both; None where there is none."""
-    if of_cell is None:
-        return None
-    return lambda params: {"cell": of_cell(params["cell"]), "readout": of_readout(params["readout"])}
