@@ -4,6 +4,7 @@ from wrnn_jax.cells.base import Cell, Unrolled, unroll
 from wrnn_jax.cells.contract import first_carry
 from wrnn_jax.cells.elman import elman, irnn
 from wrnn_jax.cells.gated import lstm
+from wrnn_jax.cells.linear_wave import linear_wave
 from wrnn_jax.cells.twm import (
     Boundary,
     attention_boundary,
@@ -24,6 +25,7 @@ __all__ = [
     "function_boundary",
     "history_system",
     "irnn",
+    "linear_wave",
     "linear_boundary",
     "lstm",
     "twm",
