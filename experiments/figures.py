@@ -230,7 +230,7 @@ def eigenvalues(runs: list[Run], config: Config) -> "Figure":
     for run in runs:
         parts, state = _trained(run)
         found = reading.comparison(parts, state.params)
-        allowed = "a run of hds whose f is linear, as its network is at 0: srnn or lstm without biases, or twm-lbc"
+        allowed = "a run of hds whose f is linear, as its network is at 0: srnn, lstm or gru without biases, or twm-lbc"
         require(found is not None, "runs", str(run.path), allowed)
         compared[f"{run.short_name}, {run.path.name}" if run.short_name in compared else run.short_name] = found
     return plots.spectra_overlay(compared)

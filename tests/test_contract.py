@@ -34,6 +34,7 @@ CELLS = {
     "elman": with_readout(cells.elman(4), mlp(2, 3)),
     "elman, no biases": with_readout(cells.elman(4, use_bias=False), linear(2, use_bias=False)),
     "lstm": cells.lstm(4),
+    "gru": cells.gru(4),
     "twm": LINEAR_TWM,
     "twm, linear": with_readout(LINEAR_TWM, linear(2)),
     "twm, attention": cells.twm(cells.attention_boundary(2, 3, projections="learned")),

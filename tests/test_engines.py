@@ -88,6 +88,7 @@ TABLE = {name: CASES[name] for name in ("dense, tanh, mlp", "identity, a step le
     "wave, untied": Case(wave(2, 5, 3, local=True), 4, 5, 3),
     "wave, conv": Case(wave(2, 5, 3, form="conv"), 4, 5, 3),
     "lstm": Case(cells.lstm(4), 4, 5, 3, "last"),
+    "gru": Case(cells.gru(4), 4, 5, 3),
     "twm, attention": Case(cells.twm(boundary("attention", projections="learned")), 4, 5, 3),
     "twm, input phase": Case(cells.twm(boundary("linear"), input_steps=2), 4, 5, 3),
     "two speeds": Case(two_speeds(), 4, 5, 3, "last"),

@@ -1,4 +1,4 @@
-"""The LSTM against a NumPy transcription, Flax's own, PyTorch's, and what its gates are known to do."""
+"""The LSTM and the GRU against NumPy transcriptions, Flax's own, PyTorch's, and what gates are known to do."""
 
 import math
 import re
@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from wrnn_jax.cells import lstm, unroll
+from wrnn_jax.cells import gru, lstm, unroll
 from wrnn_jax.cells.base import choose_backend
 from wrnn_jax.cells.gated import LSTMCarry
+from wrnn_jax.interop import to_pytorch
 from wrnn_jax.readouts import linear, with_readout
 from wrnn_jax.validation import InvalidValue
 
 B, T, D, N = 3, 6, 4, 5
-CELL = lstm(N)
+CELL, GRU = lstm(N), gru(N)
+over_makers = pytest.mark.parametrize("make", [lstm, gru])
 
 
 def normal(*shape, seed=0):
@@ -50,9 +52,41 @@ def in_numpy(params, carry, x):
     return h, c
 
 
-@pytest.mark.parametrize("batch", [(), (2,), (2, 3)], ids=str)
-def test_step_is_the_equation(random_params, batch):
+def gru_in_numpy(params, h, x):
+    """One step of the GRU in the same manner, by the equations of PyTorch's documentation."""
+    encoder, recurrence = (jax.tree.map(np.float64, params[part]) for part in ("encoder", "recurrence"))
+    V, b, U, c = encoder["kernel"], encoder["bias"], recurrence["kernel"], recurrence["bias"]
+    new = np.empty_like(h)
+    for index in np.ndindex(h.shape):
+        *row, n = index
+        of_h = [sum(U[k, n, m] * h[(*row, m)] for m in range(N)) for k in range(3)]
+        of_x = [sum(V[k, n, d] * x[(*row, d)] for d in range(D)) + b[k, n] for k in range(3)]
+        reset, update = (sigmoid(of_x[k] + of_h[k]) for k in range(2))
+        candidate = np.tanh(of_x[2] + reset * (of_h[2] + c[n]))
+        new[index] = (1 - update) * candidate + update * h[index]
+    return new
+
+
+over_batches = pytest.mark.parametrize("batch", [(), (2,), (2, 3)], ids=str)
+
+
+@over_batches
+def test_a_step_of_the_gru_is_the_equation(random_params, batch):
     """For any number of batch axes, of which vmap gives the same; y is the new h."""
+    params, carry, x = random_params(GRU, D), normal(*batch, N, seed=2), normal(*batch, D)
+    step = GRU.step
+    for _ in batch:
+        step = jax.vmap(step, in_axes=(None, 0, 0))
+    for way in (GRU.step, step):
+        new, y = jax.jit(way)(params, carry, x)
+        np.testing.assert_allclose(new, gru_in_numpy(params, carry, x), rtol=1e-4, atol=1e-6)
+        np.testing.assert_array_equal(y, new)
+    np.testing.assert_array_equal(GRU.hidden(new), np.reshape(y, (*batch, 1, N)))
+
+
+@over_batches
+def test_a_step_of_the_lstm_is_the_equation(random_params, batch):
+    """Likewise."""
     params, carry, x = random_params(CELL, D), a_carry(*batch), normal(*batch, D)
     h, c = in_numpy(params, carry, x)
     step = CELL.step
@@ -81,7 +115,7 @@ def assert_close(actual, expected):
     jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, rtol=1e-4, atol=1e-6), actual, expected)
 
 
-def as_flax(params):
+def lstm_as_flax(params):
     """The parameters under the names of flax.linen's LSTM: a Dense ``h?`` with the bias and an ``i?`` for each gate."""
     encoder, recurrence = params["encoder"], params["recurrence"]
     parts = {}
@@ -91,39 +125,74 @@ def as_flax(params):
     return parts
 
 
+def gru_as_flax(params):
+    """Of its GRU, whose ``i?`` have the bias, and ``hn``."""
+    encoder, recurrence = params["encoder"], params["recurrence"]
+    parts = {}
+    for k, gate in enumerate("rzn"):
+        parts[f"h{gate}"] = {"kernel": recurrence["kernel"][k].T}
+        parts[f"i{gate}"] = {"kernel": encoder["kernel"][k].T, "bias": encoder["bias"][k]}
+    parts["hn"]["bias"] = recurrence["bias"]
+    return parts
+
+
+FLAXS = {
+    "lstm": (CELL, flax.linen.LSTMCell(N), lstm_as_flax, lambda carry: carry[::-1]),
+    "gru": (GRU, flax.linen.GRUCell(N), gru_as_flax, lambda carry: carry),
+}
+"""Cell, Flax's, parameters and carry of one as the other's."""
+
+
+@pytest.mark.parametrize("name", FLAXS)
 @pytest.mark.parametrize("remat", [False, 4])
-def test_a_sequence_is_flaxs_in_value_and_gradient(random_params, remat):
+def test_a_sequence_is_flaxs_in_value_and_gradient(random_params, name, remat):
     """Carry, all outputs, and the gradient of each parameter, copied from one to the other."""
-    params, xs = random_params(CELL, D, scale=0.5), normal(B, T, D)
+    cell, flax_cell, as_flax, flax_carry = FLAXS[name]
+    params, xs = random_params(cell, D, scale=0.5), normal(B, T, D)
 
     def ours(params, xs):
-        carry, ys, _ = unroll(CELL, params, xs, remat=remat)
-        return (carry.hidden, carry.cell), ys
+        carry, ys, _ = unroll(cell, params, xs, remat=remat)
+        return flax_carry(carry), ys
 
     def flaxs(params, xs):
-        layer = flax.linen.RNN(flax.linen.LSTMCell(N), return_carry=True)
-        (cell, hidden), ys = layer.apply({"params": {"cell": as_flax(params)}}, xs)
-        return (hidden, cell), ys
+        return flax.linen.RNN(flax_cell, return_carry=True).apply({"params": {"cell": as_flax(params)}}, xs)
 
     assert_close(loss_and_gradient(ours, params, xs), loss_and_gradient(flaxs, params, xs))
 
 
-def test_a_sequence_is_pytorchs(random_params):
-    """Whose layer has the same gates in the same order, stacked, and a second bias."""
+@over_makers
+def test_a_sequence_is_pytorchs(random_params, make):
+    """Whose layers have the same gates in the same order, stacked, and a second bias."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    params, xs = random_params(CELL, D, scale=0.5), normal(B, T, D)
-    layer = torch.nn.LSTM(D, N, batch_first=True)
-    weights = {
-        "weight_ih_l0": np.reshape(params["encoder"]["kernel"], (4 * N, D)),
-        "weight_hh_l0": np.reshape(params["recurrence"]["kernel"], (4 * N, N)),
-        "bias_ih_l0": np.reshape(params["encoder"]["bias"], 4 * N),
-        "bias_hh_l0": np.zeros(4 * N, np.float32),
-    }
-    layer.load_state_dict({name: torch.tensor(weight) for name, weight in weights.items()})
+    cell, xs = make(N), normal(B, T, D)
+    params = random_params(cell, D, scale=0.5)
+    layer = {lstm: torch.nn.LSTM, gru: torch.nn.GRU}[make](D, N, batch_first=True)
+    layer.load_state_dict({name: torch.tensor(weight) for name, weight in to_pytorch(None, params).items()})
     with torch.no_grad():
-        ys, (h, c) = layer(torch.tensor(xs))
-    carry, outputs, _ = unroll(CELL, params, xs)
-    assert_close((carry.hidden, carry.cell, outputs), (h[0].numpy(), c[0].numpy(), ys.numpy()))
+        ys, carry = layer(torch.tensor(xs))
+    unrolled = unroll(cell, params, xs)
+    expected = [ys, *carry] if make is lstm else [ys, carry]
+    actual = jax.tree.leaves((unrolled.outputs, unrolled.carry))
+    assert_close(actual, [array.numpy().reshape(like.shape) for array, like in zip(expected, actual, strict=True)])
+
+
+def test_an_open_update_gate_keeps_the_grus_memory():
+    """h stays, whatever comes in, and so does the gradient; shut, what h was reaches the next only through r."""
+    params = jax.tree.map(jnp.zeros_like, GRU.init(jax.random.key(0), D))
+    params["encoder"]["kernel"] = jnp.asarray(0.1 * normal(3, N, D))
+    xs, first = normal(1, 200, D), normal(1, N, seed=2)
+
+    def memory(h, r, z):
+        gates = jnp.broadcast_to(jnp.array([r, z, 0.0])[:, None], (3, N))
+        filled = params | {"encoder": params["encoder"] | {"bias": gates}}
+        return unroll(GRU, filled, xs, carry=h).carry
+
+    np.testing.assert_array_equal(memory(first, 0.0, 50.0), first)
+    np.testing.assert_allclose(jax.jacobian(memory)(jnp.asarray(first), 0.0, 50.0)[0, :, 0], np.eye(N), atol=1e-6)
+    params["recurrence"]["kernel"] = jnp.asarray(normal(3, N, N)).at[:2].set(0.0)
+    params["recurrence"]["bias"] = jnp.asarray(normal(N, seed=4))
+    expected = np.tanh(np.asarray(params["encoder"]["kernel"][2]) @ xs[0, -1])  # With r = 0 neither U_n nor c is seen.
+    np.testing.assert_allclose(memory(first, -50.0, -50.0)[0], expected, rtol=1e-5)
 
 
 def test_open_forget_and_shut_input_gates_keep_the_memory():
@@ -143,7 +212,7 @@ def test_open_forget_and_shut_input_gates_keep_the_memory():
 
 
 @pytest.mark.parametrize("use_bias", [True, False])
-def test_at_rest_it_stays_and_forgets_by_half(use_bias):
+def test_at_rest_the_lstm_stays_and_forgets_by_half(use_bias):
     """At its start, 0 is a fixed point, and there all gates are ½: ∂c'/∂c = ½, ∂h'/∂c = ¼, ∂c'/∂h = U_g / 2."""
     cell = lstm(N, use_bias=use_bias)
     params = cell.init(jax.random.key(0), D)
@@ -156,10 +225,11 @@ def test_at_rest_it_stays_and_forgets_by_half(use_bias):
     np.testing.assert_allclose(jacobian.cell.hidden, params["recurrence"]["kernel"][2] / 2, atol=1e-6)
 
 
-def test_starts_within_the_frameworks_range():
-    """U(−1/√N, 1/√N), V too, whose fan-in is another; the bias zero unless asked for, or not there."""
+@over_makers
+def test_starts_within_the_frameworks_range(make):
+    """U(−1/√N, 1/√N), V too, whose fan-in is another; the biases zero unless asked for, or not there."""
     neurons, key = 40, jax.random.key(0)
-    start = jax.jit(lambda: [lstm(neurons, **options).init(key, 7) for options in
+    start = jax.jit(lambda: [make(neurons, **options).init(key, 7) for options in
                              ({}, {"bias_init": "random"}, {"use_bias": False})])  # fmt: skip
     plain, random, bare = start()
     bound = 1 / math.sqrt(neurons)
@@ -169,27 +239,31 @@ def test_starts_within_the_frameworks_range():
         assert np.all(np.abs(sample) <= bound)
         np.testing.assert_allclose(sample.mean() / bound, 0, atol=tolerance)
         np.testing.assert_allclose((sample**2).mean() / (bound**2 / 3), 1, atol=tolerance)
-    assert not np.any(plain["encoder"].pop("bias"))
-    random["encoder"].pop("bias")
-    jax.tree.map(np.testing.assert_array_equal, bare, plain)
-    jax.tree.map(np.testing.assert_array_equal, bare, random)
+    for part in plain, random:
+        biases = [part[name].pop("bias") for name in part if "bias" in part[name]]
+        assert [np.any(bias) for bias in biases] == [part is random] * len(biases)
+        jax.tree.map(np.testing.assert_array_equal, bare, part)
 
 
-def test_without_bias_is_with_zeros(random_params):
-    bare, xs = lstm(N, use_bias=False), normal(B, T, D)
+@over_makers
+def test_without_bias_is_with_zeros(random_params, make):
+    bare, whole, xs = make(N, use_bias=False), make(N), normal(B, T, D)
     params = random_params(bare, D)
-    full = params | {"encoder": params["encoder"] | {"bias": jnp.zeros((4, N))}}
-    assert_close(unroll(bare, params, xs).outputs, unroll(CELL, full, xs).outputs)
+    full = {name: part | params[name] for name, part in whole.init(jax.random.key(0), D).items()}
+    assert_close(unroll(bare, params, xs).outputs, unroll(whole, full, xs).outputs)
 
 
-def test_computes_in_the_dtype_of_the_carry(random_params):
+@over_makers
+def test_computes_in_the_dtype_of_the_carry(random_params, make):
     """bfloat16 stays, and is the float32 step to its 8 bits; integer inputs are their floats."""
-    params, x = random_params(CELL, D, scale=0.3), np.arange(B * D).reshape(B, D) % 3
-    rounded = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), a_carry(B))
-    step = jax.jit(CELL.step)
+    cell = make(N)
+    params, x = random_params(cell, D, scale=0.3), np.arange(B * D).reshape(B, D) % 3
+    carry = a_carry(B) if make is lstm else normal(B, N, seed=2)
+    rounded = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), carry)
+    step = jax.jit(cell.step)
     exact, _ = step(params, jax.tree.map(lambda leaf: leaf.astype(jnp.float32), rounded), np.float32(x))
     coarse, y = step(params, rounded, x)
-    assert {leaf.dtype for leaf in (*coarse, y)} == {jnp.dtype(jnp.bfloat16)}
+    assert {leaf.dtype for leaf in jax.tree.leaves((coarse, y))} == {jnp.dtype(jnp.bfloat16)}
     jax.tree.map(lambda a, e: np.testing.assert_allclose(a.astype("f4"), e, atol=0.03), coarse, exact)
 
 
@@ -214,11 +288,13 @@ def test_with_a_readout_by_the_scan_that_auto_means(random_params):
         ({"use_bias": False, "bias_init": "random"}, "bias_init = 'random': must be zeros for use_bias = False"),
     ],
 )
-def test_bad_options_are_refused_in_a_line(options, message):
+@over_makers
+def test_bad_options_are_refused_in_a_line(make, options, message):
     with pytest.raises(InvalidValue, match="^" + re.escape(message) + "$"):
-        lstm(**{"neurons": N, **options})
+        make(**{"neurons": N, **options})
 
 
-def test_no_input_is_refused():
+@over_makers
+def test_no_input_is_refused(make):
     with pytest.raises(InvalidValue, match=r"^input_size = 0: must be a whole number, 1 or more$"):
-        CELL.init(jax.random.key(0), 0)
+        make(N).init(jax.random.key(0), 0)

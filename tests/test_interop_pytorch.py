@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from wrnn_jax.cells import lstm, wave
+from wrnn_jax.cells import gru, lstm, wave
 from wrnn_jax.interop import from_pytorch, to_pytorch
 from wrnn_jax.layers import Variables
 
@@ -41,10 +41,26 @@ def documented_lstm(w, xs):
     return np.stack(states, 1)
 
 
+def documented_gru(w, xs):
+    """r, z = σ(W_i· x + b_i· + W_h· h + b_h·), n = tanh(W_in x + b_in + r (W_hn h + b_hn)); h' = (1 − z) n + z h; rows
+    r | z | n."""
+    h, states = np.zeros((len(xs), N)), []
+    gate = [slice(k * N, (k + 1) * N) for k in range(3)]
+    for x in np.swapaxes(xs, 0, 1):
+        of_x = [x @ w["weight_ih_l0"][at].T + w["bias_ih_l0"][at] for at in gate]
+        of_h = [h @ w["weight_hh_l0"][at].T + w["bias_hh_l0"][at] for at in gate]
+        r, z = (sigmoid(of_x[k] + of_h[k]) for k in range(2))
+        n = np.tanh(of_x[2] + r * of_h[2])
+        h = (1 - z) * n + z * h
+        states.append(h)
+    return np.stack(states, 1)
+
+
 PROGRAMS = {
     "rnn tanh": (1, "tanh", lambda w, xs: documented_rnn(w, xs, np.tanh)),
     "rnn relu": (1, "relu", lambda w, xs: documented_rnn(w, xs, lambda z: np.maximum(z, 0))),
     "lstm": (4, "tanh", documented_lstm),
+    "gru": (3, "tanh", documented_gru),
 }
 
 
@@ -77,23 +93,28 @@ def test_same_weights_give_the_documented_states_and_outputs(name):
     np.testing.assert_allclose(model.hidden(Variables(params), xs)[:, :, 0], states, atol=1e-5 * np.abs(states).max())
 
 
-@pytest.mark.parametrize(("gates", "bias"), [(1, True), (1, False), (4, True), (4, False)])
-def test_there_and_back_changes_no_bit_but_how_an_lstms_bias_is_split(gates, bias):
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("gates", [1, 3, 4])
+def test_there_and_back_changes_no_bit_but_how_biases_of_gates_are_split(gates, bias):
     arrays = weights(gates, bias, prefix="net.rnn.", linear="readout")
     back = to_pytorch(*from_pytorch(arrays), prefix="net.rnn.", readout="readout")
     assert back.keys() == arrays.keys()
-    if gates == 4 and bias:
+    if gates > 1 and bias:
         first, second = "net.rnn.bias_ih_l0", "net.rnn.bias_hh_l0"
-        np.testing.assert_array_equal(back.pop(second), np.zeros(4 * N))
-        np.testing.assert_array_equal(back.pop(first), arrays.pop(first) + arrays.pop(second))
+        summed = 4 * N if gates == 4 else 2 * N
+        np.testing.assert_array_equal(back[second][:summed], 0)
+        np.testing.assert_array_equal(back[first][:summed], (arrays[first] + arrays[second])[:summed])
+        for name in (first, second):
+            back[name] = np.where(np.arange(gates * N) < summed, arrays[name], back[name])
     for name, array in back.items():
         assert array.dtype == np.float32
         np.testing.assert_array_equal(array, arrays[name])
 
 
-def test_a_cells_own_parameters_have_names_there_as_well():
+@pytest.mark.parametrize("make", [lstm, gru])
+def test_a_cells_own_parameters_have_names_there_as_well(make):
     """And what was trained here comes back as what it is."""
-    params = lstm(N, bias_init="random").init(jax.random.key(0), D)
+    params = make(N, bias_init="random").init(jax.random.key(0), D)
     again = from_pytorch(to_pytorch(None, params))[1]["cell"]
     jax.tree.map(np.testing.assert_array_equal, again, params)
 
@@ -111,8 +132,11 @@ def with_array(name, *shape):
         (with_array("weight_ih_l1", N, N), "['weight_ih_l1']: must be one recurrent layer"),
         (with_array("weight_hh_l0_reverse", N, N), "in one direction"),
         (with_array("weight_hr_l0", 2, N), "without a projection"),
-        (with_array("weight_hh_l0", 3 * N, N), "this is a GRU's"),
-        (with_array("weight_hh_l0", 2 * N, N), "weight_hh_l0 = (10, 5): must be (N, N), of nn.RNN, or (4N, N)"),
+        (with_array("weight_hh_l0", 3 * N, N), "weight_ih_l0 = (5, 3): must be of shape (15, 3)"),
+        (
+            with_array("weight_hh_l0", 2 * N, N),
+            "weight_hh_l0 = (10, 5): must be (N, N), of nn.RNN, (4N, N), of nn.LSTM",
+        ),
         (with_array("weight_hh_l0", N), "weight_hh_l0 = (5,): must be a matrix"),
         (with_array("weight_hh_l0", 0, 0), "weight_hh_l0"),
         (with_array("weight_ih_l0", N + 1, D), "weight_ih_l0 = (6, 3): must be of shape (5, 3)"),
@@ -134,11 +158,15 @@ def test_what_is_no_such_layer_is_refused_by_name(spoil, named):
 
 
 def test_activations_and_parameters_that_pytorch_has_not_are_refused():
-    for gates, activation, said in ((1, "identity", "tanh or relu"), (4, "relu", "left out: an LSTM")):
+    for gates, activation, said in (
+        (1, "identity", "tanh or relu"),
+        (4, "relu", "left out: an LSTM"),
+        (3, "relu", "left out: an LSTM or a GRU"),
+    ):
         with pytest.raises(ValueError, match=f"^activation = '{activation}': must be {said}"):
             from_pytorch(weights(gates), activation=activation)
     ring = wave(2, 5).init(jax.random.key(0), D)
     mlp = {"cell": from_pytorch(weights())[1]["cell"], "readout": {"hidden": {}, "output": {}}}
     for params in (ring, mlp, None, [1.0], {"cell": {}, "readout": {}}, {"operator": np.ones((2, 4))}):
-        with pytest.raises(ValueError, match=r"^params = .*: must be the parameters of a simple RNN or an LSTM"):
+        with pytest.raises(ValueError, match=r"^params = .*: must be the parameters of a simple RNN, an LSTM or a GRU"):
             to_pytorch(None, params)

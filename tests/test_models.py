@@ -83,7 +83,7 @@ def test_named_models_start_as_the_paper_says():
 
 @pytest.mark.parametrize("deep", [{}, {"n_layers": 2}])
 def test_a_model_without_biases_has_no_parameter_of_that_name(deep):
-    for name in [*RATE, "lstm"]:
+    for name in [*RATE, "lstm", "gru"]:
         with_biases, without = (
             jax.tree_util.tree_leaves_with_path(shapes_of(configure(name, n_hid=5, use_bias=use_bias, **deep), 3, 2))
             for use_bias in (True, False)
@@ -178,7 +178,7 @@ def test_init_depends_on_the_key_and_on_nothing_else():
 @pytest.mark.parametrize(
     ("model", "given", "message"),
     [
-        ("gru", {}, "model = 'gru': must be one of wrnn, wrnn-mlp, wrnn-local, irnn, "),
+        ("rnn", {}, "model = 'rnn': must be one of wrnn, wrnn-mlp, wrnn-local, irnn, "),
         ("wrnn", {"n_hid": 0}, "n_hid = 0: must be a whole number, 1 or more"),
         ("lstm", {"n_hid": 1.5}, "n_hid = 1.5: must be a whole number, 1 or more"),
         ("twm-lbc", {"n_hid": 0}, "n_hid = 0: must be a whole number, 1 or more"),

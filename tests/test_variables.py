@@ -19,7 +19,7 @@ from wrnn_jax.analysis.variables import (
     variables_over_time,
 )
 from wrnn_jax.cells import elman, wave
-from wrnn_jax.cells.gated import lstm
+from wrnn_jax.cells.gated import gru, lstm
 from wrnn_jax.cells.jacobian import linearised
 from wrnn_jax.cells.twm import attention_boundary, twm
 from wrnn_jax.theory import TASKS, basis, binding_operator, fibonacci_operator, phi, random_basis, writing_input
@@ -138,6 +138,14 @@ def test_an_lstm_without_bias_at_the_origin(random_params):
     params = random_params(cell, 3)
     candidate, one = np.float64(params["recurrence"]["kernel"][2]), np.eye(4)
     expected = np.block([[candidate / 4, one / 4], [candidate / 2, one / 2]])
+    np.testing.assert_allclose(linearised(cell, params, 3), expected, rtol=1e-5)
+
+
+def test_a_gru_without_bias_at_the_origin(random_params):
+    """σ(0) = 1/2: h' = U_n h/4 + h/2."""
+    cell = gru(4, use_bias=False)
+    params = random_params(cell, 3)
+    expected = np.float64(params["recurrence"]["kernel"][2]) / 4 + np.eye(4) / 2
     np.testing.assert_allclose(linearised(cell, params, 3), expected, rtol=1e-5)
 
 

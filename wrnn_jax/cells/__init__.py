@@ -3,7 +3,7 @@
 from wrnn_jax.cells.base import Cell, Unrolled, unroll
 from wrnn_jax.cells.contract import first_carry
 from wrnn_jax.cells.elman import elman, irnn
-from wrnn_jax.cells.gated import lstm
+from wrnn_jax.cells.gated import gru, lstm
 from wrnn_jax.cells.linear_wave import linear_wave
 from wrnn_jax.cells.twm import (
     Boundary,
@@ -23,6 +23,7 @@ __all__ = [
     "elman",
     "first_carry",
     "function_boundary",
+    "gru",
     "history_system",
     "irnn",
     "linear_wave",

@@ -1,4 +1,4 @@
-"""Weights of PyTorch's ``nn.RNN`` and ``nn.LSTM``, by the names and shapes of their ``state_dict``, and back."""
+"""Weights of PyTorch's recurrent layers, by the names and shapes of their ``state_dict``, and back."""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wrnn_jax import cells, readouts
-from wrnn_jax.cells.gated import GATES
+from wrnn_jax.cells.gated import GRU_GATES, LSTM_GATES
 from wrnn_jax.models import Model, recurrent
 from wrnn_jax.typing import Params
 from wrnn_jax.validation import require
@@ -18,6 +18,8 @@ PARTS = {"encoder": "ih", "recurrence": "hh"}
 NAMES = {"kernel": "weight", "bias": "bias"}
 """Ours -> PyTorch's."""
 WEIGHTS, BIASES = ("weight_ih_l0", "weight_hh_l0"), ("bias_ih_l0", "bias_hh_l0")
+GATED = {LSTM_GATES: cells.lstm, GRU_GATES: cells.gru}
+"""Our cells, by how many blocks of N rows their arrays have there."""
 LAYERS = re.compile(r"(?P<prefix>(?:.*\.)?)(?P<name>(?:weight|bias)_(?:ih|hh|hr)_l\d+(?:_reverse)?)")
 """The names of a recurrent layer's arrays, in a module of which it may be a part."""
 
@@ -28,16 +30,17 @@ def from_pytorch(
     activation: Literal["tanh", "relu"] = "tanh",
     backend: Literal["auto", "scan", "fused", "native", "parallel"] = "auto",
 ) -> tuple[Model, Params]:
-    """The model and parameters that the ``state_dict`` of an ``nn.RNN`` or ``nn.LSTM`` describes: same weights, same
-    states::
+    """The model and parameters that the ``state_dict`` of an ``nn.RNN``, ``nn.LSTM`` or ``nn.GRU`` describes: same
+    weights, same states::
 
         nn.RNN    h_{t+1} = σ( W_ih x_t + b_ih + W_hh h_t + b_hh )
         nn.LSTM   the equations of :func:`wrnn_jax.cells.lstm`, with V = W_ih, U = W_hh, b = b_ih + b_hh
+        nn.GRU    those of :func:`wrnn_jax.cells.gru`, likewise, but for b_n = b_ih and c = b_hh of the candidate n
 
     =====================================  ==================================================
     ``weight_ih_l0``, ``weight_hh_l0``     ``(N, D)``, ``(N, N)``; of the LSTM ``(4N, D)``, ``(4N, N)``, its gates
-                                           in the order i, f, g, o
-    ``bias_ih_l0``, ``bias_hh_l0``         ``(N,)`` or ``(4N,)``; neither for ``bias=False``
+                                           in the order i, f, g, o; of the GRU ``(3N, D)``, ``(3N, N)``: r, z, n
+    ``bias_ih_l0``, ``bias_hh_l0``         ``(N,)``, ``(4N,)`` or ``(3N,)``; neither for ``bias=False``
     ``….weight``, ``….bias``               of the ``nn.Linear`` that reads h, ``(O, N)`` and ``(O,)``, if there is one
     =====================================  ==================================================
 
@@ -46,7 +49,7 @@ def from_pytorch(
 
     Args:
       state_dict: arrays, or anything ``numpy.asarray`` takes (CPU tensors too), under those names.
-      activation: σ of an ``nn.RNN``, its ``nonlinearity``: it is not in the weights. (An LSTM has none to choose.)
+      activation: σ of an ``nn.RNN``, its ``nonlinearity``: it is not in the weights. (Gates have none to choose.)
       backend: as in :func:`wrnn_jax.unroll`.
 
     Returns:
@@ -54,10 +57,10 @@ def from_pytorch(
       ``batch_first=True``, -> ``(B, T, O)``; without a readout h itself, ``(B, T, N)``.
 
     Raises:
-      InvalidValue: for several layers, two directions, a projection or a GRU; a missing or unknown name; or arrays that
-        do not fit each other.
+      InvalidValue: for several layers, two directions or a projection; a missing or unknown name; or arrays that do not
+        fit each other.
 
-    Source: PyTorch's documentation of ``torch.nn.RNN`` and ``torch.nn.LSTM``.
+    Source: PyTorch's documentation of ``torch.nn.RNN``, ``torch.nn.LSTM`` and ``torch.nn.GRU``.
     """
     arrays = {name: np.asarray(value) for name, value in state_dict.items()}
     layer, rest = _split(arrays)
@@ -67,11 +70,8 @@ def from_pytorch(
     recurrence = layer["weight_hh_l0"]
     require(recurrence.ndim == 2, "weight_hh_l0", recurrence.shape, "a matrix")
     rows, neurons = recurrence.shape
-    require(
-        rows != 3 * neurons, "weight_hh_l0", recurrence.shape, "of nn.RNN (N, N) or nn.LSTM (4N, N): this is a GRU's"
-    )
-    allowed = "(N, N), of nn.RNN, or (4N, N), of nn.LSTM"
-    require(rows in (neurons, GATES * neurons), "weight_hh_l0", recurrence.shape, allowed)
+    allowed = "(N, N), of nn.RNN, (4N, N), of nn.LSTM, or (3N, N), of nn.GRU"
+    require(rows in (neurons, *(gates * neurons for gates in GATED)), "weight_hh_l0", recurrence.shape, allowed)
     require(layer["weight_ih_l0"].ndim == 2, "weight_ih_l0", layer["weight_ih_l0"].shape, f"({rows}, D)")
     inputs = layer["weight_ih_l0"].shape[1]
     use_bias = set(BIASES) <= set(layer)
@@ -86,12 +86,14 @@ def from_pytorch(
             for part, name in PARTS.items()
         }
     else:
-        require(activation == "tanh", "activation", activation, "left out: an LSTM has no nonlinearity to choose")
-        cell = cells.lstm(neurons, use_bias=use_bias)
-        bias = {"bias": (layer[BIASES[0]] + layer[BIASES[1]]).reshape(GATES, neurons)} if use_bias else {}
+        allowed = "left out: an LSTM or a GRU has no nonlinearity to choose"
+        require(activation == "tanh", "activation", activation, allowed)
+        gates = rows // neurons
+        cell = GATED[gates](neurons, use_bias=use_bias)
+        biases = _our_biases(*(layer[name].reshape(gates, neurons) for name in BIASES)) if use_bias else ({}, {})
         params = {
-            "encoder": {"kernel": layer["weight_ih_l0"].reshape(GATES, neurons, inputs), **bias},
-            "recurrence": {"kernel": recurrence.reshape(GATES, neurons, neurons)},
+            "encoder": {"kernel": layer["weight_ih_l0"].reshape(gates, neurons, inputs), **biases[0]},
+            "recurrence": {"kernel": recurrence.reshape(gates, neurons, neurons), **biases[1]},
         }
     readout, readout_params = _readout(rest, neurons)
     params = {"cell": params, "readout": readout_params}
@@ -103,11 +105,13 @@ def to_pytorch(
 ) -> dict[str, np.ndarray]:
     """The inverse of :func:`from_pytorch`: numpy arrays under PyTorch's names, in its shapes.
 
-    An LSTM's one bias comes out as ``bias_ih_l0``, beside zeros for ``bias_hh_l0``: what counts is their sum.
+    Where a gate has one bias here, it comes out in ``bias_ih_l0``, beside zeros in ``bias_hh_l0``: what counts is their
+    sum.
 
     Args:
       model: is not looked at; it is taken so that the two functions mirror each other.
-      params: of a recurrent model with an ``elman`` or ``lstm`` cell and a linear readout or none; or of such a cell.
+      params: of a recurrent model with an ``elman``, ``lstm`` or ``gru`` cell and a linear readout or none; or of such
+        a cell.
       prefix: before the recurrent layer's names, such as ``"rnn."``.
       readout: the name of the ``nn.Linear`` that reads.
 
@@ -115,7 +119,7 @@ def to_pytorch(
       InvalidValue: for other parameters.
     """
     del model
-    allowed = "the parameters of a simple RNN or an LSTM, with a linear readout or none"
+    allowed = "the parameters of a simple RNN, an LSTM or a GRU, with a linear readout or none"
     try:
         cell, output = (params["cell"], params["readout"]) if "cell" in params else (params, {})
         encoder, recurrence = ({name: np.asarray(cell[part][name]) for name in cell[part]} for part in PARTS)
@@ -126,7 +130,8 @@ def to_pytorch(
         known, kinds = False, set()
     require(known and len(kinds) == 1, "params", jax.tree.map(np.shape, params), allowed)
     leading, neurons = kinds.pop(), recurrence["kernel"].shape[-1]
-    require(leading in ((neurons,), (GATES, neurons)), "params", jax.tree.map(np.shape, params), allowed)
+    known = leading == (neurons,) or leading in [(gates, neurons) for gates in GATED]
+    require(known, "params", jax.tree.map(np.shape, params), allowed)
     rows = int(np.prod(leading))
     arrays = {
         "weight_ih_l0": encoder["kernel"].reshape(rows, -1),
@@ -134,7 +139,8 @@ def to_pytorch(
     }
     if "bias" in encoder:
         arrays["bias_ih_l0"] = encoder["bias"].reshape(rows)
-        arrays["bias_hh_l0"] = recurrence["bias"] if "bias" in recurrence else np.zeros_like(arrays["bias_ih_l0"])
+        second = recurrence.get("bias", np.zeros(0, encoder["bias"].dtype))
+        arrays["bias_hh_l0"] = np.pad(second, (rows - second.size, 0))
     named = {f"{prefix}{name}": array for name, array in arrays.items()}
     return named | {f"{readout}.{name}": array for name, array in output.items()}
 
@@ -147,11 +153,19 @@ def _split(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dic
     require(len(prefixes) == 1, "state_dict", sorted(arrays), allowed)
     layer = {match["name"]: arrays[name] for name, match in found.items()}
     deeper = sorted(set(layer) - {*WEIGHTS, *BIASES})
-    allowed = f"{allowed}; nn.RNN and nn.LSTM of one layer, in one direction, without a projection"
+    allowed = f"{allowed}; nn.RNN, nn.LSTM and nn.GRU of one layer, in one direction, without a projection"
     require(not deeper, "state_dict", deeper, allowed)
     whole = set(layer) in ({*WEIGHTS}, {*WEIGHTS, *BIASES})
     require(whole, "state_dict", sorted(arrays), allowed)
     return layer, {name: array for name, array in arrays.items() if name not in found}
+
+
+def _our_biases(ih: np.ndarray, hh: np.ndarray) -> tuple[Params, Params]:
+    """The encoder's and the recurrence's, of PyTorch's two ``(gates, N)``: their sum; but of a GRU's candidate, whose
+    second one stands within the reset gate, each by itself."""
+    if len(ih) == LSTM_GATES:
+        return {"bias": ih + hh}, {}
+    return {"bias": np.concatenate([ih[:-1] + hh[:-1], ih[-1:]])}, {"bias": hh[-1]}
 
 
 def _readout(rest: Mapping[str, np.ndarray], neurons: int) -> tuple[readouts.Readout, Params]:
