@@ -199,7 +199,9 @@ def _architectures(runs: list[Run]) -> list[str]:
     """
     models = [dataclasses.asdict(run.config.model) for run in runs]
     forms = {"model": "{}", "init": "{} start", "encoder_init": "{} encoder", "speed": "speed {}"}
-    forms |= {field: field.replace("_", "-") + " {}" for field in ("n_hid", "n_ch", "ksize", "act", "use_bias")}
+    forms |= {
+        field: field.replace("_", "-") + " {}" for field in ("n_hid", "n_ch", "ksize", "act", "use_bias", "encoder")
+    }
     differ = [field for field in forms if len({str(model.get(field)) for model in models}) > 1]
     differ = differ or ["init" if "init" in models[0] else "model"]
     for count in range(1, len(differ) + 1):

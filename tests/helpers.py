@@ -47,7 +47,7 @@ def at_step(step, level=0):
 
 def linear_map(signature):
     """A network that is soon compiled, and learns to copy: outputs (B, T, O) as a linear map of inputs (B, T, D)."""
-    inputs, outputs, length, _ = signature
+    inputs, outputs, length, *_ = signature
 
     def init(key):
         return {"kernel": jax.random.normal(key, (length * inputs, length * outputs)) / length}

@@ -39,3 +39,5 @@ class Signature(NamedTuple):
     """T, the steps of a training sequence."""
     read: Literal["all", "last"] = "all"
     """Whether there is an output at every step, or one of the whole sequence."""
+    colors: int = 1
+    """Where the inputs of a step are pixels, one or a row of them, the features of each, which stand side by side."""

@@ -57,6 +57,8 @@ def fit_params(cell: Any, params: Params, xs: Array) -> Params:
     try:
         expected = _parameters(cell, size)
     except InvalidValue as error:
+        if error.field != "input_size":
+            raise  # An option of the cell that does not go with this D says so itself.
         raise InvalidValue("xs.shape", xs.shape, f"of D features, D being {error.allowed}") from None
     if expected is None:
         return params

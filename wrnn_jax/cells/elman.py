@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from wrnn_jax.activations import ACTIVATIONS
 from wrnn_jax.cells.base import Cell
+from wrnn_jax.cells.encoders import dense
 from wrnn_jax.cells.parts import (
     DENSE_KERNEL_INITS,
     affine,
@@ -14,7 +15,6 @@ from wrnn_jax.cells.parts import (
     cast,
     engines,
     freeze,
-    init_encoder,
     require_cell_options,
     uniform_fan_in,
     without_bias,
@@ -54,7 +54,7 @@ def elman(
         U(−1/√(C·N), 1/√(C·N)); ``"orthogonal"``: a uniformly (Haar) random orthogonal matrix, whose
         eigenvalues all lie on the unit circle: without input and with the identity for σ, |h| is conserved.
       encoder_init: the start of V; ``"sparse"`` is the paper's + V-init, see
-        :func:`wrnn_jax.cells.parts.init_encoder`.
+        :func:`wrnn_jax.cells.encoders.dense`.
       use_bias: whether there are b_V and b_U. Without them 0 is a fixed point where σ(0) = 0, as the
         travelling-wave working memory's analysis wants it (Karuvally et al. 2024).
       bias_init: ``"zeros"``, or ``"random"`` as the authors' program leaves them: b_V with a dense
@@ -76,11 +76,12 @@ def elman(
     units = channels * neurons
     sigma = ACTIVATIONS[activation].apply
     frozen = {"encoder": freeze_encoder, "recurrence": freeze_recurrence}
+    drive = dense(channels, neurons, init=encoder_init, bias_init=bias_init)
 
     def init(key: Key, input_size: int) -> Params:
         encoder_key, kernel_key, bias_key = jax.random.split(key, 3)
         random_bias = bias_init == "random" and kernel_init == "random"
-        encoder = init_encoder(encoder_key, (channels, neurons), input_size, encoder_init, bias_init)
+        encoder = drive.init(encoder_key, input_size)
         params = {
             "encoder": jax.tree.map(lambda leaf: leaf.reshape(units, *leaf.shape[2:]), encoder),
             "recurrence": {

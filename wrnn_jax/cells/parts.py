@@ -11,7 +11,7 @@ from wrnn_jax.cells.base import Engines
 from wrnn_jax.kernels.fused import fused_unroll
 from wrnn_jax.kernels.native import native_unroll
 from wrnn_jax.typing import Array, Carry, Key, Params, Shape
-from wrnn_jax.validation import require, require_choice, require_integer, require_switch
+from wrnn_jax.validation import require, require_choice, require_switch
 
 PRECISION = jax.lax.Precision.HIGHEST
 """Of every product: accelerators would else round float32 to fewer bits, and even a pure shift would lose the
@@ -49,27 +49,6 @@ def uniform_fan_in(key: Key, shape: Shape, fan_in: int) -> Array:
     return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
 
 
-def init_encoder(key: Key, state_shape: tuple[int, int], input_size: int, encoder_init: str, bias_init: str) -> Params:
-    """V ``(C, N, D)`` and b_V ``(C, N)`` for a state of ``state_shape = (C, N)``.
-
-    ``"sparse"`` (the paper's V-init): zero but for position 0 of every channel, which has weight 1
-    from every input: one source a channel, where waves are launched; b_V = 0.
-    ``"dense"``: normal with standard deviation 0.001; ``"uniform"``: U(−1/√D, 1/√D), as a linear layer of the
-    authors' framework starts; with either b_V = 0, or for ``bias_init="random"`` U(−1/√D, 1/√D), as they leave it.
-    """
-    require_integer("input_size", input_size, at_least=1)
-    kernel_key, bias_key = jax.random.split(key)
-    shape = (*state_shape, input_size)
-    bias = jnp.zeros(state_shape)
-    if encoder_init == "sparse":
-        return {"kernel": jnp.zeros(shape).at[:, 0].set(1.0), "bias": bias}
-    if bias_init == "random":
-        bias = uniform_fan_in(bias_key, state_shape, input_size)
-    if encoder_init == "uniform":
-        return {"kernel": uniform_fan_in(kernel_key, shape, input_size), "bias": bias}
-    return {"kernel": 0.001 * jax.random.normal(kernel_key, shape), "bias": bias}
-
-
 def affine(params: Params, x: Array) -> Array:
     """W x + b, or W x if there is no b: x ``(*batch, D)``, W ``(*shape, D)``, b ``shape`` -> ``(*batch, *shape)``."""
     product = jnp.tensordot(x, params["kernel"], axes=(-1, -1), precision=PRECISION)
@@ -79,8 +58,8 @@ def affine(params: Params, x: Array) -> Array:
 
 
 def without_bias(params: Params) -> Params:
-    """The parts of a cell or readout with their kernels only."""
-    return {name: {"kernel": part["kernel"]} for name, part in params.items()}
+    """The parts of a cell or readout with their weights only."""
+    return {name: {leaf: array for leaf, array in part.items() if leaf != "bias"} for name, part in params.items()}
 
 
 def with_bias(part: Params) -> Params:
@@ -99,7 +78,11 @@ def cast(tree: Params, dtype: jnp.dtype) -> Params:
     return jax.tree.map(lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)
 
 
-def engine(unroll_wave: Callable[..., tuple[Carry, Array]], frozen: Mapping[str, bool]) -> Callable:
+def engine(
+    unroll_wave: Callable[..., tuple[Carry, Array]],
+    frozen: Mapping[str, bool],
+    expand: Callable[[Params, int], Params] = lambda encoder, input_size: encoder,
+) -> Callable:
     """One of ``Cell.engines``, of h_{t+1} = σ(R(h_t) + b_R + V x_t + b_V), where R is a convolution or a matrix.
 
     With a ``readout`` (as :func:`wrnn_jax.kernels.fused.fused_unroll` takes it) and its parameters,
@@ -108,11 +91,12 @@ def engine(unroll_wave: Callable[..., tuple[Carry, Array]], frozen: Mapping[str,
     Args:
       unroll_wave: one of ``wrnn_jax.kernels``.
       frozen: as in :func:`freeze`.
+      expand: the cell's parameters of the encoder, and D -> V and b_V: done once a sequence.
     """
 
     def loop(params: Params, carry: Carry, xs: Array, last: bool, readout=None, readout_params: Params = ()):
         params = cast(freeze(params, frozen), carry.dtype)
-        recurrence, encoder = params["recurrence"], with_bias(params["encoder"])
+        recurrence, encoder = params["recurrence"], with_bias(expand(params["encoder"], xs.shape[-1]))
         if "bias" in recurrence:
             bias = recurrence["bias"].reshape(-1, *[1] * (encoder["bias"].ndim - 1)) + encoder["bias"]
             encoder = {"kernel": encoder["kernel"], "bias": bias}
@@ -132,9 +116,9 @@ def _native(recurrence, encoder, readout_params, carry, xs, *, activation, reado
     return carry, outputs.reshape(*states.shape[:-1], -1)
 
 
-def engines(activation: str, frozen: Mapping[str, bool]) -> Engines:
-    """The ``Cell.engines`` that both the wave and the simple RNN have."""
+def engines(activation: str, *options) -> Engines:
+    """The ``Cell.engines`` that both the wave and the simple RNN have, with the ``options`` of :func:`engine`."""
     return Engines(
-        fused=engine(partial(fused_unroll, activation=activation), frozen),
-        native=engine(partial(_native, activation=activation), frozen),
+        fused=engine(partial(fused_unroll, activation=activation), *options),
+        native=engine(partial(_native, activation=activation), *options),
     )

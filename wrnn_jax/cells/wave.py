@@ -12,16 +12,15 @@ from jax import lax
 
 from wrnn_jax.activations import ACTIVATIONS
 from wrnn_jax.cells.base import Cell, Engines
+from wrnn_jax.cells.encoders import encoder
 from wrnn_jax.cells.parts import (
     KERNEL_INITS,
     PRECISION,
-    affine,
     batch_sizes,
     cast,
     engine,
     engines,
     freeze,
-    init_encoder,
     require_cell_options,
     uniform_fan_in,
     without_bias,
@@ -42,6 +41,10 @@ def wave(
     activation: Literal["relu", "tanh", "identity"] = "relu",
     kernel_init: Literal["shift", "identity", "random"] = "shift",
     speed: float | Sequence[float] | Literal["log"] | None = None,
+    encoder_kind: Literal["dense", "source", "conv", "low-rank"] = "dense",
+    encoder_rank: int | None = None,
+    encoder_taps: int | None = None,
+    encoder_colors: int | None = None,
     encoder_init: Literal["sparse", "dense", "uniform"] = "sparse",
     use_bias: bool = True,
     bias_init: Literal["zeros", "random"] = "zeros",
@@ -57,7 +60,8 @@ def wave(
 
     Parameters: ``{"encoder": {"kernel": V (C, N, D), "bias": b_V (C, N)},
     "recurrence": {"kernel": u (C, C, K), "bias": b_u (C,)}}``;
-    without the biases for ``use_bias=False``.
+    without the biases for ``use_bias=False``. Of another kind than the dense one, the encoder's are those of
+    :func:`wrnn_jax.cells.encoders.encoder`, from which V and b_V are made.
     Carry: h ``(*batch, C, N)``. Output: h flattened channel-major, ``(*batch, C·N)``.
 
     Args:
@@ -71,10 +75,17 @@ def wave(
         U(−1/√(C·K), 1/√(C·K)).
       speed: ν of the shift, neurons a step: one number, or one for each channel; None is 1. See
         :func:`shift_kernel`, and :func:`wave_speeds` for ``"log"``.
+      encoder_kind: what V is: ``"dense"``, a weight for every neuron and input, as in the paper; ``"source"``, inputs
+        reach position 0 of every ring alone; ``"conv"``, a convolution over the row of pixels that is a step's input,
+        laid along each ring; ``"low-rank"``, V = A B. Their equations: :mod:`wrnn_jax.cells.encoders`.
+      encoder_rank: of the low-rank one its rank, 8 if not given, at most the lesser of C·N and D.
+      encoder_taps: of the convolution its taps, odd, at most the pixels of a row; 3 if not given.
+      encoder_colors: of the convolution how many features a pixel has, side by side, of which D is a multiple; 1 if not
+        given.
       encoder_init: the start of V: ``"sparse"`` (the paper's V-init), ``"dense"`` or ``"uniform"``; see
-        :func:`wrnn_jax.cells.parts.init_encoder`. The sparse start wants inputs that are not negative,
-        as one-hot vectors and pixels are: where the features of every input sum to 0 or less, ReLU
-        lets nothing through and nothing is learned.
+        :func:`wrnn_jax.cells.encoders.dense`, and for other kinds the functions beside it. The sparse start
+        wants inputs that are not negative, as one-hot vectors and pixels are: where the features of every
+        input sum to 0 or less, ReLU lets nothing through and nothing is learned.
       use_bias: whether there are b_V and b_u.
       bias_init: the start of b_u: ``"zeros"``, or ``"random"`` as the authors' program leaves it,
         U(−1/√(C·K), 1/√(C·K)); with a dense encoder also that of b_V.
@@ -82,13 +93,13 @@ def wave(
         ``"conv"`` a ``lax.conv_general_dilated``.
       local: the untied variant: every position has its own kernel and bias, ``u (C, C, N, K)``,
         ``b_u (C, N)``. Form ``"roll"`` only.
-      freeze_encoder: no gradient flows into V and b_V.
+      freeze_encoder: no gradient flows into the encoder's parameters.
       freeze_recurrence: no gradient flows into u and b_u.
 
     Raises:
       ValueError: for sizes below 1, taps that are even or above N, the shift with one tap, a speed that the taps
-        cannot hold or without the shift, an unknown option, ``local`` with ``form="conv"``, or
-        ``bias_init="random"`` without biases.
+        cannot hold or without the shift, an unknown option, one of another kind of encoder, ``local`` with
+        ``form="conv"``, or ``bias_init="random"`` without biases. From ``init``: for a D that the encoder cannot have.
 
     Source: Keller et al. 2024, section 2.2, eq. 1 to 3 and "Initialization".
     """
@@ -113,13 +124,23 @@ def wave(
 
     sigma = ACTIVATIONS[activation].apply
     correlate = {"roll": correlate_roll, "conv": correlate_conv}[form]
+    drive = encoder(
+        encoder_kind,
+        channels,
+        neurons,
+        init=encoder_init,
+        bias_init=bias_init,
+        rank=encoder_rank,
+        taps=encoder_taps,
+        colors=encoder_colors,
+    )
     frozen = {"encoder": freeze_encoder, "recurrence": freeze_recurrence}
 
     def init(key: Key, input_size: int) -> Params:
         encoder_key, kernel_key, bias_key = jax.random.split(key, 3)
         positions = (neurons,) if local else ()
         params = {
-            "encoder": init_encoder(encoder_key, (channels, neurons), input_size, encoder_init, bias_init),
+            "encoder": drive.init(encoder_key, input_size),
             "recurrence": {
                 "kernel": _init_kernel(kernel_key, (channels, channels, *positions, taps), kernel_init, speeds),
                 "bias": _init_bias(bias_key, (channels, *positions), channels * taps, bias_init),
@@ -135,13 +156,13 @@ def wave(
         recurred = correlate(params["recurrence"]["kernel"], carry)
         if use_bias:
             recurred += params["recurrence"]["bias"].reshape((1,) * (x.ndim - 1) + (channels, -1))
-        hidden = sigma(recurred + affine(params["encoder"], x.astype(carry.dtype)))
+        hidden = sigma(recurred + drive.apply(params["encoder"], x.astype(carry.dtype)))
         return hidden, hidden.reshape(*hidden.shape[:-2], channels * neurons)
 
     # The engines know neither kernels of their own for every position, nor another form.
-    loops = engines(activation, frozen) if form == "roll" and not local else Engines()
+    loops = engines(activation, frozen, drive.expand) if form == "roll" and not local else Engines()
     if loops.fused and activation == "identity":
-        loops = loops._replace(parallel=engine(parallel_unroll, frozen))
+        loops = loops._replace(parallel=engine(parallel_unroll, frozen, drive.expand))
     return Cell(init, initial_carry, step, lambda carry: carry, channels * neurons, loops, pure=True)
 
 

@@ -154,6 +154,10 @@ class WaveRNNCell(_LinenCell):
     activation: Literal["relu", "tanh", "identity"] = "relu"
     kernel_init: Literal["shift", "identity", "random"] = "shift"
     speed: float | Sequence[float] | Literal["log"] | None = None
+    encoder_kind: Literal["dense", "source", "conv", "low-rank"] = "dense"
+    encoder_rank: int | None = None
+    encoder_taps: int | None = None
+    encoder_colors: int | None = None
     encoder_init: Literal["sparse", "dense", "uniform"] = "sparse"
     use_bias: bool = True
     bias_init: Literal["zeros", "random"] = "zeros"

@@ -167,7 +167,7 @@ def _image_task(
         return Split(size, lambda source, indices: examples(source, part, indices), metrics)
 
     return Task(
-        Signature(features, images.classes, steps, "last"),
+        Signature(features, images.classes, steps, "last", colors=images.train_images.shape[-1]),
         batch=batch,
         loss=lambda outputs, targets: cross_entropy(outputs, targets).mean(),
         splits={"val": split("val"), "test": split("test"), "train": split("train")},
