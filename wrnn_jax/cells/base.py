@@ -1,6 +1,7 @@
 """The two pure functions that are a cell, and the loop over time that drives them."""
 
 import math
+import operator
 from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any, Literal, NamedTuple
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from wrnn_jax.cells.contract import REMEMBERED, fit_carry, fit_inputs, fit_params
+from wrnn_jax.cells.contract import REMEMBERED, first_carry_as, fit_carry, fit_inputs, fit_params, fit_starts
 from wrnn_jax.kernels import native
 from wrnn_jax.kernels.stand_in import stand_in
 from wrnn_jax.kernels.transforms import is_in_explicit_mesh, lie_as, varying_alike
@@ -97,6 +98,7 @@ def unroll(
     xs: Array,
     *,
     carry: Carry | None = None,
+    starts: Array | None = None,
     outputs: Literal["all", "last"] = "all",
     time_major: bool = False,
     return_hidden: bool = False,
@@ -113,6 +115,8 @@ def unroll(
       xs: inputs ``(B, T, D)``; ``(T, B, D)`` with ``time_major``. One sequence alone is ``(T, D)``
         with ``time_major``; any number of batch axes may stand on the batch's side of time.
       carry: h_0; :func:`first_carry` in the dtype of ``xs`` if not given.
+      starts: booleans ``(B, T)``, ``(T, B)`` with ``time_major``: where true, a new sequence begins, and h_t is
+        :func:`first_carry` instead of what came before. Sequences packed one after another so are each as by itself.
       outputs: ``"all"`` gives y at every step, ``"last"`` that of the last step only: the others are
         then neither stored nor, in a composed cell, computed.
       time_major: time is the first axis of ``xs``, outputs and hidden trajectory.
@@ -130,9 +134,9 @@ def unroll(
         * ``"parallel"``: all steps at once, of the wave cell with identity activation.
         * ``"auto"``: see :func:`choose_backend`.
 
-        Those other than the scan take one batch axis, no ``remat``, and give no hidden trajectory. Their value and
-        gradient are their own; forward mode and derivatives of derivatives are the scan's, and what ``"native"`` was
-        traced with runs as the scan where it is exported to or lowered for another platform.
+        Those other than the scan take one batch axis, no ``starts`` and no ``remat``, and give no hidden trajectory.
+        Their value and gradient are their own; forward mode and derivatives of derivatives are the scan's, and what
+        ``"native"`` was traced with runs as the scan where it is exported to or lowered for another platform.
 
     Returns:
       :class:`Unrolled`: ``(carry, outputs, hidden)``.
@@ -147,12 +151,16 @@ def unroll(
     xs, batch = fit_inputs(xs, time_major)
     params = fit_params(cell, params, xs)
     carry = fit_carry(cell, params, carry, batch, xs)
+    anew = ()
+    if starts is not None:
+        starts = fit_starts(starts, xs, time_major)
+        anew = starts if time_major else jnp.moveaxis(starts, -1, 0), first_carry_as(cell, params, carry, batch, xs)
     if not time_major:
         xs = jnp.moveaxis(xs, -2, 0)
     last = outputs == "last"
 
-    if len(batch) != 1 or return_hidden or remat is not False:
-        allowed = "'scan' or 'auto' for more batch axes than one, hidden states or remat"
+    if len(batch) != 1 or return_hidden or remat is not False or anew:
+        allowed = "'scan' or 'auto' for more batch axes than one, hidden states, remat or starts"
         require(backend in ("scan", "auto"), "backend", backend, allowed)
         backend = "scan"
     else:
@@ -165,7 +173,7 @@ def unroll(
         backend = backend if is_work else "scan"
 
     loop = _loop if cell.pure else _loop.__wrapped__
-    carry, ys, hidden = loop(cell, backend, last, return_hidden, remat)(params, carry, xs)
+    carry, ys, hidden = loop(cell, backend, last, return_hidden, remat)(params, carry, xs, *anew)
     if not time_major:
         if not last:
             ys = jnp.moveaxis(ys, 0, -2)
@@ -176,7 +184,8 @@ def unroll(
 
 @lru_cache(REMEMBERED, typed=True)  # for remat = 1 is not True
 def _loop(cell: Cell, backend: str, last: bool, return_hidden: bool, remat: bool | int) -> Callable:
-    """The loop over time ``(params, carry, xs (T, *batch, D)) -> (carry, outputs, hidden)``, compiled as one."""
+    """The loop over time ``(params, carry, xs (T, *batch, D)) -> (carry, outputs, hidden)``, compiled as one. That
+    of the scan may be given ``starts (T, *batch)``, and the carry there, as well."""
     plain = partial(_unroll_by_scan, cell, last, return_hidden, remat)
     if backend == "scan":
         return jax.jit(plain, inline=True)
@@ -190,26 +199,39 @@ def _loop(cell: Cell, backend: str, last: bool, return_hidden: bool, remat: bool
     return jax.jit(lambda *operands: fast(*varying_alike(operands)), inline=True)
 
 
-def _unroll_by_scan(cell, last, return_hidden, remat, params, carry, xs):
+def _unroll_by_scan(cell, last, return_hidden, remat, params, carry, xs, starts=None, first=None):
     """The definition."""
-    carry = varying_alike(carry, (params, xs))
+    carry = varying_alike(carry, (params, xs, first, None if starts is None else starts.astype(jnp.int8)))
     if is_in_explicit_mesh(xs):
-        carry = lie_as(carry, xs[0, ..., 0])
+        carry, first = (lie_as(tree, xs[0, ..., 0]) for tree in (carry, first))
+        starts = lie_as(starts, xs[..., 0])
     prepared = (cell.prepare(params),) if cell.prepare else ()
 
-    def body(carry, x):
-        carry, y = cell.step(params, carry, x, *prepared)
+    def step(carry, now):
+        x, starts = now
+        if starts is not None:
+            carry = jax.tree.map(lambda new, old: jnp.where(_beside(starts, old), new, old), first, carry)
+        return cell.step(params, carry, x, *prepared)
+
+    def body(carry, now):
+        carry, y = step(carry, now)
         return carry, (None if last else y, cell.hidden(carry) if return_hidden else None)
 
     if not last:
-        carry, (ys, hidden) = _scan(body, carry, xs, remat)
+        carry, (ys, hidden) = _scan(body, carry, (xs, starts), remat)
         return carry, ys, hidden
     # The last step stands outside the loop, so that the loop need not compute any y at all.
-    carry, (_, hidden) = _scan(body, carry, xs[:-1], remat)
-    carry, ys = cell.step(params, carry, xs[-1], *prepared)
+    before, at = (jax.tree.map(operator.itemgetter(steps), (xs, starts)) for steps in (slice(-1), -1))
+    carry, (_, hidden) = _scan(body, carry, before, remat)
+    carry, ys = step(carry, at)
     if return_hidden:
         hidden = jnp.concatenate([hidden, cell.hidden(carry)[None]])
     return carry, ys, hidden
+
+
+def _beside(starts: Array, leaf: Array) -> Array:
+    """Booleans ``(*batch,)`` with as many axes as the carry's leaf ``(*batch, …)``."""
+    return starts.reshape(*starts.shape, *(1,) * (leaf.ndim - starts.ndim))
 
 
 def choose_backend(
@@ -245,16 +267,17 @@ def choose_backend(
     return "native" if is_built else "fused"
 
 
-def _scan(body: Callable, carry: Carry, xs: Array, remat: bool | int) -> tuple[Carry, Params]:
-    """``lax.scan``; with ``remat`` over checkpointed segments, the steps left over after them as they are."""
+def _scan(body: Callable, carry: Carry, xs: Any, remat: bool | int) -> tuple[Carry, Params]:
+    """``lax.scan`` over the arrays of ``xs``; with ``remat`` over checkpointed segments, the steps left over after them
+    as they are."""
     if remat is False:
         return lax.scan(body, carry, xs)
-    steps = xs.shape[0]
+    steps = len(jax.tree.leaves(xs)[0])
     segment = max(1, math.ceil(math.sqrt(steps))) if remat is True else remat
     whole = steps - steps % segment
-    segments = xs[:whole].reshape(whole // segment, segment, *xs.shape[1:])
+    segments = jax.tree.map(lambda x: x[:whole].reshape(whole // segment, segment, *x.shape[1:]), xs)
     carry, stacked = lax.scan(jax.checkpoint(lambda carry, xs: lax.scan(body, carry, xs)), carry, segments)
-    carry, rest = lax.scan(body, carry, xs[whole:])
+    carry, rest = lax.scan(body, carry, jax.tree.map(lambda x: x[whole:], xs))
 
     def join(stacked, rest):
         return jnp.concatenate([stacked.reshape(whole, *stacked.shape[2:]), rest])

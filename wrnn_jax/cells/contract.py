@@ -9,6 +9,7 @@ params     a pytree of the names and shapes of ``cell.init(key, D)``. Where that
            ones will do, and are computed with in the carry's dtype; what is whole, boolean, complex or a key stays so
 carry      the pytree of ``cell.initial_carry(batch)``, in its shapes, all its floating-point arrays in one dtype, in
            which is computed. A checkpoint's form of it, a dict or list for a named tuple, is taken
+starts     ``(*batch, T)``, or ``(T, *batch)`` time-major: booleans, in the axes of the inputs but D
 start      what ``cell.start(params)`` gives is ``cell.initial_carry(())`` in structure, shapes and kinds of number
 outputs    ``(*batch, F)`` a step
 readout    what it makes of a step's y ``(*batch, F)``. One that is ``rowwise`` reads each row by itself, and may be
@@ -45,6 +46,20 @@ def fit_inputs(xs: Any, time_major: bool) -> tuple[Array, tuple[int, ...]]:
     steps = xs.shape[0 if time_major else -2]
     require(steps >= 1, "T", steps, "at least one time step")
     return xs, xs.shape[1:-1] if time_major else xs.shape[:-2]
+
+
+def fit_starts(starts: Any, xs: Array, time_major: bool) -> Array:
+    """Where sequences begin, as an array.
+
+    Raises:
+      InvalidValue: for anything but booleans, one for each step of each sequence of the inputs.
+    """
+    starts = _array("starts", starts)
+    axes = "(T, *batch)" if time_major else "(*batch, T)"
+    allowed = f"{xs.shape[:-1]}, {axes} of inputs {xs.shape}"
+    require(starts.shape == xs.shape[:-1], "starts.shape", starts.shape, allowed)
+    require(starts.dtype == bool, "starts.dtype", str(starts.dtype), "bool")
+    return starts
 
 
 def fit_params(cell: Any, params: Params, xs: Array) -> Params:
@@ -116,7 +131,7 @@ def fit_carry(cell: Any, params: Params, carry: Carry | None, batch: Shape, xs: 
       InvalidValue: for another structure, shape or kind of number than the cell's own: which array, and what fits; for
         complex inputs of a cell whose carry is real, which would take their real parts without a word.
     """
-    default = xs.dtype if jnp.issubdtype(xs.dtype, jnp.floating) else jnp.dtype(jnp.float32)
+    default = _default_dtype(xs)
     if carry is None:
         carry = first_carry(cell, params, tuple(batch), default)
     else:
@@ -125,6 +140,20 @@ def fit_carry(cell: Any, params: Params, carry: Carry | None, batch: Shape, xs: 
     fits = is_complex or not jnp.issubdtype(xs.dtype, jnp.complexfloating)
     require(fits, "xs.dtype", str(xs.dtype), "one of real numbers, as the carry's")
     return carry
+
+
+def first_carry_as(cell: Any, params: Params, carry: Carry, batch: Shape, xs: Array) -> Carry:
+    """:func:`first_carry` in the dtype of ``carry``, one that fits the cell."""
+    default = _default_dtype(xs)
+    expected = jax.tree.leaves(_carry(cell, tuple(batch), default))
+    dtypes = [leaf.dtype for leaf, like in zip(jax.tree.leaves(carry), expected, strict=True) if like.dtype == default]
+    first = first_carry(cell, params, tuple(batch), dtypes[0] if dtypes else default)
+    return jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), first, carry)
+
+
+def _default_dtype(xs: Array) -> Any:
+    """Of the carry, if none is given."""
+    return xs.dtype if jnp.issubdtype(xs.dtype, jnp.floating) else jnp.dtype(jnp.float32)
 
 
 def _fit_given_carry(carry: Carry, expected: Carry, inputs: Shape, default: Any) -> Carry:

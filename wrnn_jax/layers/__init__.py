@@ -21,7 +21,7 @@ last step::
 ================================  ====================================================================
 """
 
-from wrnn_jax.layers.base import Layer, Training, Variables
+from wrnn_jax.layers.base import Layer, Stream, Training, Variables
 from wrnn_jax.layers.combine import chain, residual
 from wrnn_jax.layers.dropout import dropout
 from wrnn_jax.layers.norms import batch_norm, layer_norm
@@ -32,6 +32,7 @@ from wrnn_jax.layers.recurrent import recurrent
 __all__ = [
     "READINGS",
     "Layer",
+    "Stream",
     "Training",
     "Variables",
     "batch_norm",

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from wrnn_jax.layers.base import OF_PARAMS, Layer, Training, Variables
-from wrnn_jax.typing import Array, Key, Params
+from wrnn_jax.layers.base import OF_PARAMS, Layer, Stream, Training, Variables, applied
+from wrnn_jax.typing import Array, Carry, Key, Params
 from wrnn_jax.validation import require
 
 
@@ -22,13 +22,16 @@ def chain(*layers: Layer, **named: Layer) -> Layer:
         chain(norm=layer_norm(), cell=recurrent(cell))             # {"norm": …, "cell": …}
 
     Each layer draws from a key of its own, made from the name: another layer more or less changes no layer's start.
-    Hidden: those of all layers that have one, in evaluation, joined along C. ``chain()`` is the identity.
+    Hidden: those of all layers that have one, in evaluation, joined along C. It is streamed if all layers can be.
+    ``chain()`` is the identity.
 
     Raises:
       ValueError: for hidden states that differ in N, when they are asked for.
     """
     parts: Mapping[str, Layer] = {str(position): layer for position, layer in enumerate(layers)} | named
     sizes = [layer.output_size for layer in parts.values() if layer.output_size is not None]
+
+    streams = {name: layer.stream for name, layer in parts.items()}
 
     def init(key: Key, input_size: int) -> Variables:
         made = {}
@@ -38,12 +41,25 @@ def chain(*layers: Layer, **named: Layer) -> Layer:
         params = {name: variables.params for name, variables in made.items()}
         return Variables(params, {name: variables.stats for name, variables in made.items()})
 
-    def apply(variables: Variables, xs: Array, training: Training | None = None) -> tuple[Array, Any]:
+    def apply(
+        variables: Variables, xs: Array, training: Training | None = None, starts: Array | None = None
+    ) -> tuple[Array, Any]:
         stats = {}
         for name, layer in parts.items():
             own = training and training._replace(key=_key_of(name, training.key))
-            xs, stats[name] = layer.apply(_variables_of(name, variables), xs, own)
+            xs, stats[name] = applied(layer, _variables_of(name, variables), xs, own, starts)
         return xs, stats
+
+    def start(variables: Variables, sequences: int, dtype: Any = jnp.float32) -> Carry:
+        return {
+            name: stream.start(_variables_of(name, variables), sequences, dtype) for name, stream in streams.items()
+        }
+
+    def run(variables: Variables, carry: Carry, xs: Array) -> tuple[Carry, Array]:
+        after = {}
+        for name, stream in streams.items():
+            after[name], xs = stream.run(_variables_of(name, variables), carry[name], xs)
+        return after, xs
 
     def hidden(variables: Variables, xs: Array) -> Array:
         states = []
@@ -69,6 +85,7 @@ def chain(*layers: Layer, **named: Layer) -> Layer:
         sizes[-1] if sizes else None,
         hidden if any(layer.hidden for layer in parts.values()) else None,
         **{field: together(field, default) for field, default in OF_PARAMS.items()},
+        stream=Stream(start, run) if all(streams.values()) else None,
     )
 
 
@@ -89,12 +106,19 @@ def residual(layer: Layer) -> Layer:
         require_size(layer.output_size, input_size)
         return layer.init(key, input_size)
 
-    def apply(variables: Variables, xs: Array, training: Training | None = None) -> tuple[Array, Any]:
-        ys, stats = layer.apply(variables, xs, training)
+    def apply(
+        variables: Variables, xs: Array, training: Training | None = None, starts: Array | None = None
+    ) -> tuple[Array, Any]:
+        ys, stats = applied(layer, variables, xs, training, starts)
         require_size(ys.shape[-1], xs.shape[-1])
         return xs + ys, stats
 
-    return layer._replace(init=init, apply=apply)
+    def run(variables: Variables, carry: Carry, xs: Array) -> tuple[Carry, Array]:
+        carry, ys = layer.stream.run(variables, carry, xs)
+        require_size(ys.shape[-1], xs.shape[-1])
+        return carry, xs + ys
+
+    return layer._replace(init=init, apply=apply, stream=layer.stream and layer.stream._replace(run=run))
 
 
 def _key_of(name: str, key: Key) -> Key:

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from wrnn_jax.layers.base import Layer, Training, Variables
+from wrnn_jax.layers.base import Layer, Training, Variables, beginnings, stream_of_steps
 from wrnn_jax.typing import Array, Key
 from wrnn_jax.validation import require_fraction
 
@@ -19,7 +19,8 @@ def dropout(rate: float, *, tied: bool = False) -> Layer:
 
     Args:
       rate: p.
-      tied: whether one m ``(F,)`` serves all steps of a sequence. If not, every step has its own.
+      tied: whether one m ``(F,)`` serves all steps of a sequence, of packed ones each its own. If not, every step has
+        its own.
 
     Raises:
       ValueError: for p outside [0, 1).
@@ -28,15 +29,20 @@ def dropout(rate: float, *, tied: bool = False) -> Layer:
     """
     require_fraction("dropout", rate)
 
-    def apply(variables: Variables, xs: Array, training: Training | None = None) -> tuple[Array, Any]:
+    def apply(
+        variables: Variables, xs: Array, training: Training | None = None, starts: Array | None = None
+    ) -> tuple[Array, Any]:
         if training is None or rate == 0:
             return xs, variables.stats
         batch, steps, features = xs.shape
+        is_one = tied and starts is None
 
         def draw(key: Key) -> Array:
-            return jax.random.bernoulli(key, 1 - rate, (1 if tied else steps, features))
+            return jax.random.bernoulli(key, 1 - rate, (1 if is_one else steps, features))
 
         kept = jax.vmap(draw)(training.sequence_keys(batch))
+        if tied and starts is not None:
+            kept = jnp.take_along_axis(kept, beginnings(starts, xs)[..., None], axis=1)
         return jnp.where(kept, xs / (1 - rate), 0), variables.stats
 
-    return Layer(lambda key, input_size: Variables(()), apply)
+    return Layer(lambda key, input_size: Variables(()), apply, stream=stream_of_steps(apply))

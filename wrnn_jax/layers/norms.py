@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
-from wrnn_jax.layers.base import Layer, Training, Variables
-from wrnn_jax.typing import Array, Key, Params
+from wrnn_jax.layers.base import Layer, Stream, Training, Variables, beginnings, stream_of_steps
+from wrnn_jax.typing import Array, Carry, Key, Params
 from wrnn_jax.validation import require, require_choice, require_fraction, require_integer, require_positive
 
 OVER = ("batch-time", "batch")
@@ -32,12 +31,14 @@ def layer_norm(*, eps: float = 1e-5) -> Layer:
     """
     require_positive("eps", eps)
 
-    def apply(variables: Variables, xs: Array, training: Training | None = None) -> tuple[Array, Any]:
+    def apply(
+        variables: Variables, xs: Array, training: Training | None = None, starts: Array | None = None
+    ) -> tuple[Array, Any]:
         x = _precise(xs)
         mean, variance = _moments(x, axes=(-1,))
         return _normalise(variables.params, x, mean, variance, eps).astype(xs.dtype), variables.stats
 
-    return Layer(lambda key, input_size: Variables(_affine(input_size)), apply)
+    return Layer(lambda key, input_size: Variables(_affine(input_size)), apply, stream=stream_of_steps(apply))
 
 
 def batch_norm(
@@ -70,8 +71,9 @@ def batch_norm(
       eps: ε.
 
     Raises:
-      ValueError: for an unknown ``over``, ``steps`` that are missing, m outside [0, 1), ε not above 0; and for a batch
-        of 1 in training, which has no variance.
+      ValueError: for an unknown ``over``, ``steps`` that are missing, m outside [0, 1), ε not above 0; in training,
+        for a batch of 1, which has no variance, and for sequences packed one after another with ``over="batch"``, whose
+        steps are not of one number.
 
     Source: Ioffe & Szegedy 2015, algorithms 1 and 2; over batch and time Li et al. 2018, section 4; each step by
     itself Cooijmans et al. 2017, section 3.
@@ -87,10 +89,17 @@ def batch_norm(
         shape = (steps, input_size) if over == "batch" else (input_size,)
         return Variables(_affine(input_size), {"mean": jnp.zeros(shape), "variance": jnp.ones(shape)})
 
-    def apply(variables: Variables, xs: Array, training: Training | None = None) -> tuple[Array, Any]:
+    def apply(
+        variables: Variables, xs: Array, training: Training | None = None, starts: Array | None = None
+    ) -> tuple[Array, Any]:
         x, stats = _precise(xs), variables.stats
+        numbers = jnp.arange(xs.shape[1])[None]
+        if starts is not None and over == "batch":
+            allowed = "left out in training of batch norm over 'batch', each step of which is one step of all sequences"
+            require(training is None, "starts", f"an array {jnp.shape(starts)}", allowed)
+            numbers = numbers - beginnings(starts, xs)
         if training is None:
-            mean, variance = (_of_steps(stats[name], xs.shape[1]) for name in ("mean", "variance"))
+            mean, variance = (_of_steps(stats[name], numbers) for name in ("mean", "variance"))
         else:
             mean, variance = _moments(x, axes, training.axis)
             sequences = len(xs) * (lax.axis_size(training.axis) if training.axis else 1)
@@ -100,7 +109,17 @@ def batch_norm(
             stats = {name: _follow(stats[name], now[name], momentum) for name in now}
         return _normalise(variables.params, x, mean, variance, eps).astype(xs.dtype), stats
 
-    return Layer(init, apply)
+    def start(variables: Variables, sequences: int, dtype: Any = jnp.float32) -> Carry:
+        return jnp.zeros(sequences, jnp.int32)
+
+    def run(variables: Variables, carry: Carry, xs: Array) -> tuple[Carry, Array]:
+        """The carry is the number of the next step."""
+        numbers = carry[:, None] + jnp.arange(xs.shape[1])[None]
+        mean, variance = (_of_steps(variables.stats[name], numbers) for name in ("mean", "variance"))
+        ys = _normalise(variables.params, _precise(xs), mean, variance, eps).astype(xs.dtype)
+        return jnp.minimum(carry + xs.shape[1], steps), ys
+
+    return Layer(init, apply, stream=Stream(start, run) if over == "batch" else stream_of_steps(apply))
 
 
 def _affine(size: int) -> Params:
@@ -131,11 +150,12 @@ def _normalise(params: Params, x: Array, mean: Array, variance: Array, eps: floa
     return (x - mean) * (scale * lax.rsqrt(variance + eps)) + bias
 
 
-def _of_steps(running: Array, steps: int) -> Array:
-    """Running statistics ``(F,)``, or ``(steps, F)`` of each step, as they apply to ``(B, T, F)``."""
+def _of_steps(running: Array, numbers: Array) -> Array:
+    """Running statistics ``(F,)``, or ``(steps, F)`` of each step, as they apply to steps of these ``numbers``,
+    ``(B, T)`` or ``(1, T)``."""
     if running.ndim == 1:
         return running[None, None]
-    return running[np.minimum(np.arange(steps), len(running) - 1)][None]
+    return running.at[numbers].get(mode="clip")
 
 
 def _follow(running: Array, now: Array, momentum: float) -> Array:

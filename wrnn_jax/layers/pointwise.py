@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import random
 
 from wrnn_jax.cells.parts import affine, cast, require_bias_options, uniform_fan_in
-from wrnn_jax.layers.base import Layer, Training, Variables
+from wrnn_jax.layers.base import Layer, Training, Variables, stream_of_steps
 from wrnn_jax.typing import Array, Key, Shape
 from wrnn_jax.validation import require_integer
 
@@ -49,16 +49,20 @@ def dense(
             params["bias"] = bias
         return Variables(params)
 
-    def apply(variables: Variables, xs: Array, training: Training | None = None) -> tuple[Array, Any]:
+    def apply(
+        variables: Variables, xs: Array, training: Training | None = None, starts: Array | None = None
+    ) -> tuple[Array, Any]:
         return affine(cast(variables.params, xs.dtype), xs), variables.stats
 
-    return Layer(init, apply, output_size)
+    return Layer(init, apply, output_size, stream=stream_of_steps(apply))
 
 
 def elementwise(function: Callable[[Array], Array]) -> Layer:
     """y = f(x) of every element, such as ``elementwise(jax.nn.gelu)``. No parameters."""
 
-    def apply(variables: Variables, xs: Array, training: Training | None = None) -> tuple[Array, Any]:
+    def apply(
+        variables: Variables, xs: Array, training: Training | None = None, starts: Array | None = None
+    ) -> tuple[Array, Any]:
         return function(xs), variables.stats
 
-    return Layer(lambda key, input_size: Variables(()), apply)
+    return Layer(lambda key, input_size: Variables(()), apply, stream=stream_of_steps(apply))

@@ -6,9 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from wrnn_jax.layers.base import OF_PARAMS, Layer, Training, Variables
+from wrnn_jax.layers.base import OF_PARAMS, Layer, Stream, Training, Variables, applied
 from wrnn_jax.readouts import Readout
-from wrnn_jax.typing import Array, Key, Params
+from wrnn_jax.typing import Array, Carry, Key, Params
+from wrnn_jax.validation import require
 
 
 def last_step(ys: Array) -> Array:
@@ -28,12 +29,19 @@ def mean_over_time(ys: Array) -> Array:
 
 READINGS: Mapping[str, Callable[[Array], Array]] = {"last": last_step, "all": every_step, "mean": mean_over_time}
 """Every reading by its name."""
+OF_A_STEP = (last_step, every_step)
+"""Those that look at steps by themselves."""
 
 
 def read(layer: Layer, readout: Readout, reading: Callable[[Array], Array] = last_step) -> Layer:
     """A network: outputs = readout(reading(layer(xs))), ``(B, O)``, or ``(B, T, O)`` of every step.
 
     Parameters ``{"layers": …, "readout": …}``; the statistics are the layer's, and all else is passed on.
+    The stream of one that reads the last step gives outputs at every step, each as if it were the last; what reads
+    steps together has none.
+
+    Raises:
+      InvalidValue: for sequences packed one after another, where steps are read together, at ``apply``.
     """
 
     def init(key: Key, input_size: int) -> Variables:
@@ -45,9 +53,21 @@ def read(layer: Layer, readout: Readout, reading: Callable[[Array], Array] = las
     def layers_of(variables: Variables) -> Variables:
         return variables._replace(params=variables.params["layers"])
 
-    def apply(variables: Variables, xs: Array, training: Training | None = None) -> tuple[Array, Any]:
-        ys, stats = layer.apply(layers_of(variables), xs, training)
+    def apply(
+        variables: Variables, xs: Array, training: Training | None = None, starts: Array | None = None
+    ) -> tuple[Array, Any]:
+        if starts is not None:
+            allowed = "left out: what is read goes across sequences"
+            require(reading in OF_A_STEP, "starts", f"an array {jnp.shape(starts)}", allowed)
+        ys, stats = applied(layer, layers_of(variables), xs, training, starts)
         return _outputs(readout, variables.params["readout"], reading(ys)), stats
+
+    def start(variables: Variables, sequences: int, dtype: Any = jnp.float32) -> Carry:
+        return layer.stream.start(layers_of(variables), sequences, dtype)
+
+    def run(variables: Variables, carry: Carry, xs: Array) -> tuple[Carry, Array]:
+        carry, ys = layer.stream.run(layers_of(variables), carry, xs)
+        return carry, _outputs(readout, variables.params["readout"], ys)
 
     return Layer(
         init,
@@ -55,6 +75,7 @@ def read(layer: Layer, readout: Readout, reading: Callable[[Array], Array] = las
         readout.output_size,
         layer.hidden and (lambda variables, xs: layer.hidden(layers_of(variables), xs)),
         **beside_readout("layers", layer),
+        stream=Stream(start, run) if layer.stream and reading in OF_A_STEP else None,
     )
 
 

@@ -3,9 +3,12 @@
 from collections.abc import Callable
 from typing import Any, Literal
 
+import jax.numpy as jnp
+
 from wrnn_jax.cells.base import Cell, unroll
-from wrnn_jax.layers.base import Layer, Training, Variables
-from wrnn_jax.typing import Array, Key, Params
+from wrnn_jax.cells.contract import first_carry
+from wrnn_jax.layers.base import Layer, Stream, Training, Variables
+from wrnn_jax.typing import Array, Carry, Key, Params
 
 
 def recurrent(
@@ -25,7 +28,7 @@ def recurrent(
 
     Args:
       cell: the cell.
-      backend: how to go through time, see :func:`wrnn_jax.cells.base.unroll`.
+      backend: how to go through time, see :func:`wrnn_jax.cells.base.unroll`; packed sequences by the scan.
       remat: of which steps the backward pass keeps the carry, see there.
       constrain: params -> params, after each update.
       rates: params -> factors of the learning rate, see :class:`wrnn_jax.layers.base.Layer`.
@@ -35,10 +38,20 @@ def recurrent(
     def init(key: Key, input_size: int) -> Variables:
         return Variables(cell.init(key, input_size))
 
-    def apply(variables: Variables, xs: Array, training: Training | None = None) -> tuple[Array, Any]:
-        return unroll(cell, variables.params, xs, backend=backend, remat=remat).outputs, variables.stats
+    def apply(
+        variables: Variables, xs: Array, training: Training | None = None, starts: Array | None = None
+    ) -> tuple[Array, Any]:
+        way = backend if starts is None else "scan"
+        ys = unroll(cell, variables.params, xs, starts=starts, backend=way, remat=remat).outputs
+        return ys, variables.stats
+
+    def start(variables: Variables, sequences: int, dtype: Any = jnp.float32) -> Carry:
+        return first_carry(cell, variables.params, (sequences,), dtype)
+
+    def run(variables: Variables, carry: Carry, xs: Array) -> tuple[Carry, Array]:
+        return unroll(cell, variables.params, xs, carry=carry, backend=backend)[:2]
 
     def hidden(variables: Variables, xs: Array) -> Array:
         return unroll(cell, variables.params, xs, outputs="last", return_hidden=True).hidden
 
-    return Layer(init, apply, cell.output_size, hidden, constrain, rates, decays)
+    return Layer(init, apply, cell.output_size, hidden, constrain, rates, decays, Stream(start, run))

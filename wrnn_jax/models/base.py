@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from wrnn_jax.layers import Layer, Training, Variables
+from wrnn_jax.layers import Layer, Stream, Training, Variables
 from wrnn_jax.typing import Array, Key, Params, Signature
 
 
@@ -20,7 +20,11 @@ class Model(NamedTuple):
     ``apply(variables, xs, training)``      xs ``(B, T, D)`` -> (outputs ``(B, T, O)``, or ``(B, O)`` of a whole
                                             sequence; stats after it). ``training`` is a
                                             :class:`wrnn_jax.layers.Training`, or None, if left out, for evaluation
+    ``apply(variables, xs, training,        the same of packed sequences, of those of this package; as a
+    starts)``                               :class:`wrnn_jax.layers.Layer`
     ``hidden(variables, xs)``               -> hidden states over time ``(B, T, C, N)``; None where it has none
+    ``stream``                              a :class:`wrnn_jax.layers.Stream`, from part to part of a sequence, with
+                                            outputs ``(B, T, O)`` at every step; None where it has to be given whole
     ``constrain(params)``                   -> params, as they are to be after each update; None: as they are
     ``rates(params)``                       -> factors of the learning rate, a pytree prefix of params; None: 1
     ``decays(params)``                      -> whether weight decay acts, a pytree prefix of params; None: it does
@@ -38,6 +42,7 @@ class Model(NamedTuple):
     rates: Callable[[Params], Any] | None = None
     decays: Callable[[Params], Any] | None = None
     transition: Callable[[Params], np.ndarray | None] = lambda params: None
+    stream: Stream | None = None
 
 
 def stateless(
@@ -58,7 +63,7 @@ def stateless(
 def from_layer(layer: Layer, input_size: int) -> Model:
     """The model that a layer is for D inputs, such as what :func:`wrnn_jax.layers.read` gives."""
     same = (layer.apply, layer.hidden, layer.constrain, layer.rates, layer.decays)
-    return Model(lambda key: layer.init(key, input_size), *same)
+    return Model(lambda key: layer.init(key, input_size), *same, stream=layer.stream)
 
 
 def count_parameters(params: Params) -> int:

@@ -5,16 +5,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
 
+import jax.numpy as jnp
 import numpy as np
 
 from wrnn_jax import layers, readouts
 from wrnn_jax.cells.base import Cell, choose_backend, unroll
+from wrnn_jax.cells.contract import first_carry
 from wrnn_jax.cells.jacobian import linearised
-from wrnn_jax.layers import Layer, Training, Variables
+from wrnn_jax.layers import Layer, Stream, Training, Variables
 from wrnn_jax.layers.pooling import beside_readout
 from wrnn_jax.models.base import Model, ModelConfig, from_layer
 from wrnn_jax.readouts import Readout, with_readout
-from wrnn_jax.typing import Array, Key, Params, Signature
+from wrnn_jax.typing import Array, Carry, Key, Params, Signature
 from wrnn_jax.validation import InvalidValue, require, require_choice, require_integer, require_switch
 
 NORMS = ("none", "layer", "batch", "batch-time")
@@ -42,13 +44,23 @@ def recurrent(
     def init(key: Key) -> Variables:
         return Variables(composed.init(key, input_size))
 
-    def apply(variables: Variables, xs: Array, training: Training | None = None) -> tuple[Array, Any]:
-        return unroll(composed, variables.params, xs, outputs=outputs, remat=remat, backend=backend).outputs, ()
+    def apply(
+        variables: Variables, xs: Array, training: Training | None = None, starts: Array | None = None
+    ) -> tuple[Array, Any]:
+        way = backend if starts is None else "scan"
+        options = {"outputs": outputs, "remat": remat, "backend": way}
+        return unroll(composed, variables.params, xs, starts=starts, **options).outputs, ()
+
+    def start(variables: Variables, sequences: int, dtype: Any = jnp.float32) -> Carry:
+        return first_carry(composed, variables.params, (sequences,), dtype)
+
+    def run(variables: Variables, carry: Carry, xs: Array) -> tuple[Carry, Array]:
+        return unroll(composed, variables.params, xs, carry=carry, backend=backend)[:2]
 
     def hidden(variables: Variables, xs: Array) -> Array:
         return unroll(cell, variables.params["cell"], xs, outputs="last", return_hidden=True).hidden
 
-    return Model(init, apply, hidden)
+    return Model(init, apply, hidden, stream=Stream(start, run))
 
 
 @dataclass(frozen=True)
