@@ -39,6 +39,9 @@ TYPES = {MODELS[name].config: name for name in reversed(MODELS)} | {None: MODEL}
 """The first name of each type of config: others only start otherwise."""
 CASES = {name: (name, {}) for name in [*MODELS, MODEL]} | VARIANTS
 BATCH, STEPS, SIZE = 3, 6, 4
+STARTS = np.zeros((BATCH, STEPS), bool)
+STARTS[0, 2] = STARTS[1, [0, 1, 4]] = True
+"""Packed sequences: of 2 and 4 steps; of 1, 3 and 2; one of 6."""
 SIGNATURES = {read: Signature(SIZE, SIZE, STEPS, read) for read in ("all", "last")}
 KEYS = jax.random.split(jax.random.key(0, impl="unsafe_rbg"), 2)  # Compiles several times faster than the default.
 
@@ -64,7 +67,7 @@ class Case(NamedTuple):
     """What one compiled program makes of it."""
 
 
-def evaluated(config: ModelConfig, every: Model, last: Model, members: Any, xs: Any) -> dict[str, Any]:
+def evaluated(config: ModelConfig, every: Model, last: Model, cut: int, members: Any, xs: Any) -> dict[str, Any]:
     """All that is looked at below, of the first of ``members``."""
     params, stats = variables = jax.tree.map(lambda leaf: leaf[0], members)
     training = Training(KEYS[0])
@@ -75,7 +78,15 @@ def evaluated(config: ModelConfig, every: Model, last: Model, members: Any, xs: 
         return jnp.sum(trained * normal(*trained.shape)), (trained, after)
 
     gradient, (trained, after) = jax.grad(loss, has_aux=True)(params)
+    # Their statistics differ from step to step, where there are some.
+    streamed = every.stream and {
+        "whole": every.apply(Variables(params, after), xs)[0],
+        "parts": in_parts(last, Variables(params, after), xs, cut),
+        "packed": every.apply(Variables(params, after), xs, None, STARTS)[0],
+        "steps": by_steps(every, Variables(params, after), xs),
+    }
     return {
+        "streamed": streamed,
         "outputs": outputs,
         "last": last.apply(variables, xs)[0],
         "alone": every.apply(variables, xs[1:2])[0],
@@ -87,6 +98,26 @@ def evaluated(config: ModelConfig, every: Model, last: Model, members: Any, xs: 
         "stepwise": stepwise(config, params, xs),
         "members": jax.vmap(lambda variables: every.apply(variables, xs, training))(members),
     }
+
+
+def in_parts(model: Model, variables: Variables, xs: Any, cut: int) -> Any:
+    """The outputs of the steps before the cut, and of those after it."""
+    carry, before = model.stream.run(variables, model.stream.start(variables, BATCH), xs[:, :cut])
+    return jnp.concatenate([before, model.stream.run(variables, carry, xs[:, cut:])[1]], axis=1)
+
+
+def by_steps(model: Model, variables: Variables, xs: Any) -> Any:
+    """The outputs of packed sequences, one step at a time: each begins as the first did."""
+    first = model.stream.start(variables, BATCH)
+
+    def step(carry, now):
+        x, starts = now
+        begin = lambda new, old: jnp.where(jnp.expand_dims(starts, range(1, old.ndim)), new, old)  # noqa: E731
+        carry, ys = model.stream.run(variables, jax.tree.map(begin, first, carry), x[:, None])
+        return carry, ys[:, 0]
+
+    _, ys = jax.lax.scan(step, first, (jnp.moveaxis(xs, 1, 0), STARTS.T))
+    return jnp.moveaxis(ys, 0, 1)
 
 
 def stepwise(config: ModelConfig, params: Any, xs: Any) -> Any:
@@ -116,7 +147,8 @@ def case(own, request):
     every, last = (config.build(SIGNATURES[read]) for read in ("all", "last"))
     init = jax.jit(every.init)
     members = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(init, KEYS))
-    results = jax.jit(partial(evaluated, config, every, last))(members, XS)
+    cut = 1 + list(CASES).index(request.param) % (STEPS - 1)
+    results = jax.jit(partial(evaluated, config, every, last, cut))(members, XS)
     return Case(config, every, init(KEYS[0]), results)
 
 
@@ -152,6 +184,16 @@ def test_compiled_equals_eager(case):
 
 def test_sequences_know_nothing_of_each_other(case):
     close(case.results["alone"][0], case.results["outputs"][1])
+
+
+def test_sequences_in_parts_are_the_whole_and_packed_ones_each_as_by_itself(case):
+    assert (case.model.stream is None) == (case.results["streamed"] is None)
+    if case.model.stream:
+        streamed = case.results["streamed"]
+        close(streamed["parts"], streamed["whole"])
+        close(streamed["packed"], streamed["steps"])
+        close(streamed["packed"][2], streamed["whole"][2])
+        assert np.abs(streamed["packed"][:2] - streamed["whole"][:2]).max() > 1e-5
 
 
 def test_training_differs_from_evaluation_where_that_is_declared(case):

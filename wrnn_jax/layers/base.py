@@ -40,17 +40,17 @@ class Training(NamedTuple):
 
 
 class Stream(NamedTuple):
-    """A layer, or a model, in evaluation on sequences that are not at hand as a whole: what it needs of the steps that
-    were is its carry, and it is given the steps that come next.
+    """A layer, or a model, in evaluation on sequences that come in parts; its carry is what a part needs of the steps
+    before it.
 
-    =============================================  ===================================================================
+    ==============================================  ==================================================================
     ``start(variables, sequences, dtype=float32)``  -> carry before the first step, for B = ``sequences`` and inputs of
-                                                   ``dtype``: a pytree of arrays, their first axis B
-    ``run(variables, carry, xs)``                  xs ``(B, T, D)``, any T ≥ 1 -> (carry after them, ys ``(B, T, F)``)
-    =============================================  ===================================================================
+                                                    ``dtype``: a pytree of arrays, the first axis of each B
+    ``run(variables, carry, xs)``                   xs ``(B, T, D)``, any T ≥ 1 -> (carry after them, ys ``(B, T, F)``)
+    ==============================================  ==================================================================
 
-    However a sequence is cut into parts, what ``run`` makes of one after another is what ``apply`` makes of the whole.
-    The carry after a part is in structure, shapes and dtypes as the one before it, as that of ``lax.scan`` has to be.
+    However sequences are cut, what ``run`` makes of their parts, one after another, is what ``apply`` makes of the
+    whole. The carry after a part has the structure, shapes and dtypes of the one before it: ``lax.scan`` takes it.
     """
 
     start: Callable[..., Carry]

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from wrnn_jax.layers import Training, Variables
+from wrnn_jax.layers import Stream, Training, Variables
 from wrnn_jax.models.base import Model, ModelConfig
 from wrnn_jax.typing import Array, Key, Signature
 from wrnn_jax.validation import InvalidValue, require
@@ -76,6 +76,8 @@ def require_fit(name: str, model: Model, signature: Signature) -> None:
         states = _trace(name, "hidden(variables, xs)", model.hidden, variables, xs)
         right = _is_floating(states) and states.ndim == 4 and states.shape[:2] == xs.shape[:2]
         fits(right, f"hidden(variables, xs) gives states ({BATCH}, {signature.length}, C, N)", states)
+    if model.stream is not None:
+        _require_stream(name, model, variables, signature, fits)
     if model.constrain:
         constrained = _trace(name, "constrain(params)", model.constrain, params)
         fits(_are_alike(constrained, params), f"constrain(params) gives {_describe(params)}", constrained)
@@ -83,6 +85,27 @@ def require_fit(name: str, model: Model, signature: Signature) -> None:
         if function:
             found = _trace(name, call, function, params)
             fits(_is_prefix(found, params), f"{call} gives a number for each of params, or for parts of them", found)
+
+
+def _require_stream(
+    name: str, model: Model, variables: Variables, signature: Signature, fits: Callable[[bool, str, Any], None]
+) -> None:
+    """Part by part, of one step and of more, with a carry that stays as it is."""
+    fits(isinstance(model.stream, Stream), "stream is a Stream(start, run)", model.stream)
+    call = "stream.start(variables, sequences)"
+    carry = _trace(name, call, lambda variables: model.stream.start(variables, BATCH), variables)
+    of_batch = all(leaf.shape[:1] == (BATCH,) for leaf in jax.tree.leaves(carry))
+    fits(of_batch, f"{call} gives arrays ({BATCH}, …)", carry)
+    call = "stream.run(variables, carry, xs)"
+    for steps in (1, signature.length):
+        xs = _inputs(signature._replace(length=steps), BATCH)
+        result = _trace(name, call, model.stream.run, variables, carry, xs)
+        fits(isinstance(result, tuple) and len(result) == 2, f"{call} gives (carry, outputs)", result)
+        after, outputs = result
+        fits(_are_alike(after, carry), f"{call} gives a carry as start does, {_describe(carry)}", after)
+        shape = (BATCH, steps, signature.outputs)
+        right = _is_floating(outputs) and outputs.shape == shape
+        fits(right, f"{call} gives outputs {shape} of floating-point numbers for xs {xs.shape}", outputs)
 
 
 @contextlib.contextmanager
