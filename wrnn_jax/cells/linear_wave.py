@@ -56,8 +56,8 @@ def linear_wave(
     its kernel diagonal in the channels. ``delay`` is a filter over the last N inputs, the shift state-space model of
     H3; over T ≤ N steps it and ``shift`` are the same, and W in the order of the ring is the impulse response.
 
-    The leak is learned as log(−log ρ), in which no memory, however long, makes a gradient large; taps that are a softmax
-    and speeds of at most 1, where taps must reach, cannot make waves that grow.
+    The leak is learned as log(−log ρ), in which no memory, however long, makes a gradient large; taps that are a
+    softmax, and speeds of at most 1 where taps must reach, cannot make waves that grow.
 
     Parameters: ``{"kernel": W (C, N), "log_speed": (C,), "log_decay": (C,), "skip": D (C,), "bias": b (C,)}``, with
     ``"taps"`` (C, 3) in place of ``"log_speed"`` for that scheme. Carry: h ``(*batch, C, N)``, float32 at least: in
@@ -171,10 +171,7 @@ def filtered(
     whole = starts is None and carry is None
     require(whole or stride == 1, "stride", stride, "1 for sequences that start or go on inside of others")
     kernel = impulse_response(params, steps, scheme)
-    if starts is None:
-        ys = causal_convolution(x, kernel, stride)
-    else:
-        ys = segmented_convolution(x, kernel, starts)
+    ys = causal_convolution(x, kernel, stride) if starts is None else segmented_convolution(x, kernel, starts)
     ys = _beside(params, jnp.moveaxis(ys, 0, -1), xs[:, stride - 1 :: stride].astype(dtype))
     if carry is None:
         return None, ys

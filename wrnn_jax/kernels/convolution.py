@@ -23,8 +23,8 @@ def causal_convolution(xs: Array, kernel: Array, stride: int = 1) -> Array:
         y_m = Σ_{s ≤ t} K_{t−s} x_s,     t = (m + 1) r − 1,     m = 0 … S − 1
 
     The transforms are 2 S long at least: of a shorter one, which is a circular convolution, the end of a sequence would
-    leak into its beginning. With a stride, the r interleaved parts of x and K are transformed and their products summed,
-    so that only the S steps that are asked for are transformed back.
+    leak into its beginning. With a stride, the r interleaved parts of x and K are transformed and their products
+    summed, so that only the S steps that are asked for are transformed back.
 
     Args:
         xs:     (C, B, T), or (1, B, T) where all channels hear the same

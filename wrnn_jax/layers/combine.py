@@ -38,8 +38,7 @@ def chain(*layers: Layer, **named: Layer) -> Layer:
         for name, layer in parts.items():
             made[name] = layer.init(_key_of(name, key), input_size)
             input_size = input_size if layer.output_size is None else layer.output_size
-        params = {name: variables.params for name, variables in made.items()}
-        return Variables(params, {name: variables.stats for name, variables in made.items()})
+        return _gathered(made)
 
     def apply(
         variables: Variables, xs: Array, training: Training | None = None, starts: Array | None = None
@@ -72,19 +71,12 @@ def chain(*layers: Layer, **named: Layer) -> Layer:
         require(len(set(neurons)) == 1, "N", neurons, "the same in all layers, for hidden states joined along C")
         return jnp.concatenate(states, axis=-2)
 
-    def together(field: str, default: Callable[[Params], Any]) -> Callable[[Params], Any] | None:
-        """What the layers' functions of that name make of their own parameters."""
-        functions = {name: getattr(layer, field) or default for name, layer in parts.items()}
-        if all(function is default for function in functions.values()):
-            return None
-        return lambda params: {name: function(params[name]) for name, function in functions.items()}
-
     return Layer(
         init,
         apply,
         sizes[-1] if sizes else None,
         hidden if any(layer.hidden for layer in parts.values()) else None,
-        **{field: together(field, default) for field, default in OF_PARAMS.items()},
+        **_together(parts),
         stream=Stream(start, run) if all(streams.values()) else None,
     )
 
@@ -119,6 +111,57 @@ def residual(layer: Layer) -> Layer:
         return carry, xs + ys
 
     return layer._replace(init=init, apply=apply, stream=layer.stream and layer.stream._replace(run=run))
+
+
+def bidirectional(forward: Layer, backward: Layer) -> Layer:
+    """ys = f(xs) + g(xs backwards) backwards: f listens from the beginning of a sequence on, g from its end back.
+
+    Parameters and statistics: ``{"forward": f's, "backward": g's}``. Hidden: those of f and of g, as g goes through
+    time. As it looks ahead it has no stream.
+
+    Raises:
+      ValueError: for F of f and g that differ.
+
+    Source: Schuster & Paliwal 1997, section II; the sum as Gu et al. 2022 (S4D) have it in their networks.
+    """
+    parts = {"forward": forward, "backward": backward}
+    sizes = (forward.output_size, backward.output_size)
+    require(sizes[0] == sizes[1], "output_size", sizes, "the same in both directions")
+
+    def init(key: Key, input_size: int) -> Variables:
+        return _gathered({name: layer.init(_key_of(name, key), input_size) for name, layer in parts.items()})
+
+    def apply(
+        variables: Variables, xs: Array, training: Training | None = None, starts: Array | None = None
+    ) -> tuple[Array, Any]:
+        # Backwards a sequence begins at its last step, before the start of the next.
+        ends = None if starts is None else jnp.roll(starts, -1, axis=1).at[:, -1].set(True)[:, ::-1]
+        given = {"forward": (xs, starts), "backward": (xs[:, ::-1], ends)}
+        ys, stats = {}, {}
+        for name, layer in parts.items():
+            own = training and training._replace(key=_key_of(name, training.key))
+            now, begun = given[name]
+            ys[name], stats[name] = applied(layer, _variables_of(name, variables), now, own, begun)
+        return ys["forward"] + ys["backward"][:, ::-1], stats
+
+    return Layer(init, apply, sizes[0], **_together(parts))
+
+
+def _together(parts: Mapping[str, Layer]) -> dict[str, Callable[[Params], Any] | None]:
+    """What the layers' functions of their parameters make of ``{name: the layer's}``."""
+
+    def of_all(field: str, default: Callable[[Params], Any]) -> Callable[[Params], Any] | None:
+        functions = {name: getattr(layer, field) or default for name, layer in parts.items()}
+        if all(function is default for function in functions.values()):
+            return None
+        return lambda params: {name: function(params[name]) for name, function in functions.items()}
+
+    return {field: of_all(field, default) for field, default in OF_PARAMS.items()}
+
+
+def _gathered(made: Mapping[str, Variables]) -> Variables:
+    params = {name: variables.params for name, variables in made.items()}
+    return Variables(params, {name: variables.stats for name, variables in made.items()})
 
 
 def _key_of(name: str, key: Key) -> Key:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 from jax import random
 
@@ -55,6 +56,30 @@ def dense(
         return affine(cast(variables.params, xs.dtype), xs), variables.stats
 
     return Layer(init, apply, output_size, stream=stream_of_steps(apply))
+
+
+def glu(output_size: int) -> Layer:
+    """A gated linear unit, y_t = (A x_t + a) ⊙ σ(G x_t + g), σ the logistic function.
+
+    Parameters: ``{"kernel": A over G (2F, D), "bias": a over g (2F,)}``, A and G from N(0, 1/D), biases 0.
+
+    Args:
+      output_size: F.
+
+    Raises:
+      ValueError: for F < 1.
+
+    Source: Dauphin et al. 2017, eq. 1.
+    """
+    require_integer("output_size", output_size, at_least=1)
+    both = dense(2 * output_size, kernel_init=jax.nn.initializers.lecun_normal(in_axis=-1, out_axis=-2))
+
+    def apply(
+        variables: Variables, xs: Array, training: Training | None = None, starts: Array | None = None
+    ) -> tuple[Array, Any]:
+        return jax.nn.glu(both.apply(variables, xs)[0]), variables.stats
+
+    return Layer(both.init, apply, output_size, stream=stream_of_steps(apply))
 
 
 def elementwise(function: Callable[[Array], Array]) -> Layer:

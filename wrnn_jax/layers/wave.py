@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from wrnn_jax.cells.base import unroll
 from wrnn_jax.cells.contract import first_carry
 from wrnn_jax.cells.linear_wave import filtered, linear_wave
+from wrnn_jax.kernels.convolution import require_stride
 from wrnn_jax.layers.base import Layer, Stream, Training, Variables
 from wrnn_jax.typing import Array, Carry, Key, Params
 from wrnn_jax.validation import require_integer
@@ -45,7 +46,8 @@ def wave(
       stride: r.
 
     Raises:
-      ValueError: as the cell, for r < 1; at ``apply`` for an r that does not divide T, or with ``starts`` is not 1.
+      ValueError: as the cell, for r < 1; at ``apply`` for an r that does not divide T (in a stream, that of each part),
+        or with ``starts`` is not 1.
 
     Source: Fu et al. 2023 (H3), section 3, and Gu et al. 2022 (S4D), section 3, for the form by FFT.
     """
@@ -69,15 +71,12 @@ def wave(
         return first_carry(cell, variables.params, (sequences,), dtype)
 
     def run(variables: Variables, carry: Carry, xs: Array) -> tuple[Carry, Array]:
-        # One step is less work as a step.
-        carry, ys, _ = unroll(
-            cell, variables.params, xs, carry=carry, backend="scan" if xs.shape[1] == 1 else "parallel"
-        )
+        require_stride(stride, xs.shape[1])
+        backend = "scan" if xs.shape[1] == 1 else "parallel"  # One step is less work as a step.
+        carry, ys, _ = unroll(cell, variables.params, xs, carry=carry, backend=backend)
         return carry, ys[:, stride - 1 :: stride]
 
     def rates(params: Params) -> Params:
         return {name: SLOW if name in TRAVEL else 1.0 for name in params}
 
-    return Layer(
-        init, apply, features, hidden, rates=rates, decays=lambda params: False, stream=Stream(start, run)
-    )
+    return Layer(init, apply, features, hidden, rates=rates, decays=lambda params: False, stream=Stream(start, run))

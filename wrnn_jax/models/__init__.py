@@ -30,7 +30,7 @@ __all__ = [
     "stateless",
 ]
 
-FAMILIES = ("wrnn", "elman", "lstm", "gru", "twm")
+FAMILIES = ("wrnn", "elman", "lstm", "gru", "twm", "wave_ssm", "delay_line")
 """The files here whose ``ENTRIES`` have names of their own."""
 MODELS: Mapping[str, Entry] = {
     entry.name: entry for family in FAMILIES for entry in importlib.import_module(f"{__name__}.{family}").ENTRIES
