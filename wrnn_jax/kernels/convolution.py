@@ -13,8 +13,8 @@ from wrnn_jax.validation import require, require_integer
 
 PRECISION = lax.Precision.HIGHEST
 """Of every product, as in the cells."""
-SHORT = 32
-"""Blocks up to which a product with a matrix is quicker than transforms."""
+SHORT = 64
+"""Steps up to which a product with a matrix is quicker than transforms."""
 
 
 def causal_convolution(xs: Array, kernel: Array, stride: int = 1) -> Array:
@@ -40,6 +40,9 @@ def causal_convolution(xs: Array, kernel: Array, stride: int = 1) -> Array:
     steps = xs.shape[-1]
     require_stride(stride, steps)
     require(kernel.shape[-1] == steps, "kernel.shape", kernel.shape, f"(C, T), T = {steps}")
+    if stride == 1 and steps <= SHORT:
+        same = "cst,ibs->cbt" if len(xs) == 1 else "cst,cbs->cbt"
+        return jnp.einsum(same, _lags(kernel), xs, precision=PRECISION)
     kept = steps // stride
     length = fast_length(2 * kept - 1)
     # Step s = q r + p of x meets K at lag (m − q) r + (r − 1 − p).
@@ -93,6 +96,15 @@ def segmented_convolution(xs: Array, kernel: Array, starts: Array) -> Array:
         ys += jnp.stack([jnp.zeros_like(said), said], axis=-2).reshape(ys.shape)
         half *= 2
     return ys[..., :steps]
+
+
+def _lags(kernel: Array) -> Array:
+    """K_{t−s}, 0 where s > t: ``(C, T)`` -> ``(C, s, t)``. Rows of the kernel and as many zeros, cut one shorter, each
+    begin one later: no index, whose gradient would be a sum over places."""
+    channels, steps = kernel.shape
+    row = jnp.concatenate([kernel, jnp.zeros_like(kernel)], axis=-1)
+    rows = jnp.tile(row, steps)[:, : steps * (2 * steps - 1)]
+    return rows.reshape(channels, steps, 2 * steps - 1)[..., :steps]
 
 
 def require_stride(stride: int, steps: int) -> None:
