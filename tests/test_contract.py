@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from every_cell import CELLS
 from jax.sharding import AxisType, PartitionSpec
 
 from wrnn_jax import cells, unroll
@@ -19,28 +20,8 @@ from wrnn_jax.kernels.fused import fused_unroll
 from wrnn_jax.kernels.native import native_unroll
 from wrnn_jax.kernels.parallel import parallel_unroll
 from wrnn_jax.nn import linen, nnx
-from wrnn_jax.readouts import linear, mlp, with_readout
 from wrnn_jax.validation import InvalidValue
 
-WAVE = cells.wave(2, 5, 3, activation="tanh", kernel_init="random", encoder_init="dense")
-LINEAR_WAVE = cells.wave(2, 5, 3, activation="identity", kernel_init="random", encoder_init="dense")
-LINEAR_TWM = cells.twm(cells.linear_boundary(2, 3))
-CELLS = {
-    "wave": with_readout(WAVE._replace(start=lambda params: params["encoder"]["bias"]), linear(2)),
-    "wave, mlp": with_readout(LINEAR_WAVE, mlp(2, 3)),
-    "linear wave": with_readout(LINEAR_WAVE, linear(2)),
-    "wave, untied": cells.wave(2, 5, local=True),
-    "wave, conv": cells.wave(2, 5, form="conv"),
-    "elman": with_readout(cells.elman(4), mlp(2, 3)),
-    "elman, no biases": with_readout(cells.elman(4, use_bias=False), linear(2, use_bias=False)),
-    "lstm": cells.lstm(4),
-    "gru": cells.gru(4),
-    "twm": LINEAR_TWM,
-    "twm, linear": with_readout(LINEAR_TWM, linear(2)),
-    "twm, attention": cells.twm(cells.attention_boundary(2, 3, projections="learned")),
-    "twm, input phase": cells.twm(cells.linear_boundary(2, 3), input_steps=2),
-    "history": cells.history_system(lambda substrate: jnp.tanh(substrate.sum(-2)), 2, 3),
-}
 KEY = jax.eval_shape(lambda: jax.random.key(0)).dtype
 LOW = (jnp.float16, jnp.bfloat16, jnp.float8_e5m2)
 DTYPES = (*LOW, jnp.float32, jnp.int32, jnp.int8, jnp.uint8, jnp.int4, jnp.bool_, jnp.complex64, KEY)
