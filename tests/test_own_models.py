@@ -16,7 +16,7 @@ from small import draw_nothing
 from experiments import copy, figures
 from experiments.runs import open_run
 from helpers import refusal, run
-from wrnn_jax.layers import Variables
+from wrnn_jax.layers import Stream, Variables
 from wrnn_jax.models import MODELS, Model, configure, stateless
 from wrnn_jax.models.contract import require_fit
 from wrnn_jax.typing import Signature
@@ -73,6 +73,13 @@ def applying(function, model=FITTING):
     return model._replace(apply=function)
 
 
+STREAM = Stream(lambda variables, sequences: jnp.zeros(sequences), lambda variables, carry, xs: (carry, xs))
+
+
+def streaming(run):
+    return FITTING._replace(stream=STREAM._replace(run=lambda variables, carry, xs: run(carry, xs)))
+
+
 WRONG = {
     "apply(variables, xs) gives outputs (2, 4, 3) of floating-point numbers for xs (2, 4, 3), not float32 (2, 3)": (
         stateless(lambda key: PARAMS, lambda params, xs: xs[:, 0])
@@ -99,6 +106,19 @@ WRONG = {
     "hidden(variables, xs) gives states (2, 4, C, N), not float32 (2, 4, 3)": (
         FITTING._replace(hidden=lambda variables, xs: xs)
     ),
+    "stream is a Stream(start, run), not a tuple of [0] a function, [1] a function": (
+        FITTING._replace(stream=tuple(STREAM))
+    ),
+    "stream.start(variables, sequences) gives arrays (2, …), not float32 (3,)": (
+        FITTING._replace(stream=STREAM._replace(start=lambda variables, sequences: jnp.zeros(3)))
+    ),
+    "stream.run(variables, carry, xs) gives (carry, outputs), not float32 (2, 1, 3)": streaming(lambda carry, xs: xs),
+    "stream.run(variables, carry, xs) gives a carry as start does, float32 (2,), not float32 (2, 3)": streaming(
+        lambda carry, xs: (xs[:, 0], xs)
+    ),
+    "stream.run(variables, carry, xs) gives outputs (2, 1, 3) of floating-point numbers for xs (2, 1, 3), not float32 "
+    "(2, 3)": streaming(lambda carry, xs: (carry, xs[:, 0])),
+    "stream.run(variables, carry, xs) runs: it raises IndexError": streaming(lambda carry, xs: (carry, xs[:, 1, 5, 5])),
     "constrain(params) gives a dict of ['W'] float32 (3, 3), not float32 (3, 3)": (
         FITTING._replace(constrain=lambda params: params["W"])
     ),
@@ -120,7 +140,13 @@ def test_what_fits_is_taken():
     parts = FITTING._replace(
         rates=lambda params: 0.1, decays=lambda params: {"W": False}, constrain=lambda params: params
     )
-    for model in (FITTING, COUNTING, parts, FITTING._replace(hidden=lambda variables, xs: xs[:, :, None])):
+    for model in (
+        FITTING,
+        COUNTING,
+        parts,
+        FITTING._replace(stream=STREAM),
+        FITTING._replace(hidden=lambda variables, xs: xs[:, :, None]),
+    ):
         require_fit("mine:model", model, every)
     require_fit("mine:model", stateless(lambda key: PARAMS, lambda params, xs: xs[:, -1]), last)
 
