@@ -1,20 +1,21 @@
-"""Cells for ``flax.linen.RNN``."""
+"""Cells for ``flax.linen.RNN``, and the linear wave as a layer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from wrnn_jax.cells import Cell, first_carry
 from wrnn_jax.layers import Training, Variables
 from wrnn_jax.models import Model
-from wrnn_jax.nn import init, step, wave_of
+from wrnn_jax.nn import apply_layer, init, init_layer, start_of_layer, step, stream_layer, wave_layer_of, wave_of
 from wrnn_jax.typing import Array, Carry, Key, Params, Shape
 from wrnn_jax.validation import require
 
-__all__ = ["AdaptedCell", "WaveRNNCell", "as_model"]
+__all__ = ["AdaptedCell", "WaveLayer", "WaveRNNCell", "as_model"]
 
 
 def as_model(module: nn.Module, xs: Array, *, train: str | None = None) -> Model:
@@ -78,22 +79,26 @@ class _LinenCell(nn.RNNCellBase):
 
     @nn.compact
     def _parameters(self, input_size: int) -> Params:
-        """Declare the tree that ``cell.init`` gives, each of its names a parameter of this module."""
-        tree = jax.eval_shape(lambda: init(self, jax.random.key(0), input_size))
-        is_named = isinstance(tree, dict)
-        parts = tree if is_named else {"tree": tree}
-        drawn = None
-        # One draw of ``cell.init`` for all names, with one key. Where no key is given nothing is drawn: Flax then only
-        # asks for the shapes, or refuses.
-        if self.has_rng("params") and not all(self.has_variable("params", name) for name in parts):
-            drawn = init(self, self.make_rng("params"), input_size)
-            drawn = drawn if is_named else {"tree": drawn}
+        return _declared(self, lambda key: init(self, key, input_size))
 
-        def start(_: Key, name: str) -> Params:
-            return drawn[name] if drawn else jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), parts[name])
 
-        declared = {name: self.param(name, start, name) for name in parts}
-        return declared if is_named else declared["tree"]
+def _declared(module: nn.Module, init: Callable[[Key], Params]) -> Params:
+    """The tree that ``init`` gives, each of its names declared as a parameter of ``module``."""
+    tree = jax.eval_shape(lambda: init(jax.random.key(0)))
+    is_named = isinstance(tree, dict)
+    parts = tree if is_named else {"tree": tree}
+    drawn = None
+    # One draw of ``init`` for all names, with one key. Where no key is given nothing is drawn: Flax then only asks for
+    # the shapes, or refuses.
+    if module.has_rng("params") and not all(module.has_variable("params", name) for name in parts):
+        drawn = init(module.make_rng("params"))
+        drawn = drawn if is_named else {"tree": drawn}
+
+    def start(_: Key, name: str) -> Params:
+        return drawn[name] if drawn else jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), parts[name])
+
+    declared = {name: module.param(name, start, name) for name in parts}
+    return declared if is_named else declared["tree"]
 
 
 class AdaptedCell(_LinenCell):
@@ -176,3 +181,64 @@ class WaveRNNCell(_LinenCell):
     def cell(self) -> Cell:
         """The pure cell."""
         return wave_of(self)
+
+
+class WaveLayer(nn.Module):
+    """The linear wave as a linen layer: every feature on a ring of its own, all steps at once by FFT over time::
+
+        h_{t+1} = U h_t + x_t δ_0        y_t = W · h_{t+1} + D x_t + b
+
+    xs ``(B, T, D)`` -> ys ``(B, T, D)``. Parameters: ``{"kernel": W, "log_speed": …}``, those of
+    :func:`wrnn_jax.cells.linear_wave`, where U is explained.
+
+    Example::
+
+        layer = WaveLayer(neurons=64)
+        variables = layer.init(jax.random.key(0), xs)                       # xs (B, T, D)
+        ys = layer.apply(variables, xs)                                     # (B, T, D)
+        carry = layer.initialize_carry((B, D))                              # the same, a part or a step at a time:
+        carry, ys = layer.apply(variables, carry, xs[:, :1], method="stream")
+
+    Attributes:
+      dtype: of inputs and outputs; ``param_dtype`` if not given. The rings, and the impulse responses of which ys are
+        made, are float32 at least.
+      param_dtype: of the parameters.
+      neurons, scheme, …: every other one is an option of :func:`wrnn_jax.layers.wave`, explained there.
+
+    Raises:
+      ValueError: as :func:`wrnn_jax.layers.wave`, when the module is made or first given inputs.
+
+    Source: as :func:`wrnn_jax.layers.wave`.
+    """
+
+    neurons: int
+    scheme: Literal["exact", "upwind", "lax-wendroff", "taps", "shift", "delay"] = "exact"
+    speed: float | Sequence[float] | Literal["log"] | None = None
+    turn: float = 1.0
+    length: int | None = None
+    stride: int = 1
+    use_skip: bool = True
+    use_bias: bool = True
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    def __post_init__(self):
+        super().__post_init__()
+        wave_layer_of(self, max(1, np.size(self.speed)))
+
+    def __call__(self, xs: Array, starts: Array | None = None) -> Array:
+        """ys ``(B, T, D)`` of whole sequences; ``starts`` ``(B, T)`` is true where a new one begins inside of them."""
+        return apply_layer(self, self._parameters(xs.shape[-1]), xs, starts)
+
+    def stream(self, carry: Carry, xs: Array) -> tuple[Carry, Array]:
+        """``(carry, xs (B, T, D)) -> (carry, ys (B, T, D))``, of the next T steps, T = 1 too."""
+        return stream_layer(self, self._parameters(xs.shape[-1]), carry, xs)
+
+    @nn.nowrap
+    def initialize_carry(self, input_shape: Shape) -> Carry:
+        """The rings at rest ``(B, D, N)``, for inputs of shape ``(B, D)`` in a step."""
+        return start_of_layer(self, input_shape)
+
+    @nn.compact
+    def _parameters(self, features: int) -> Params:
+        return _declared(self, lambda key: init_layer(self, key, features))

@@ -1,4 +1,4 @@
-"""Cells for ``flax.nnx.RNN``."""
+"""Cells for ``flax.nnx.RNN``, and the linear wave as a layer."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,20 +9,17 @@ import jax.numpy as jnp
 from flax import nnx
 
 from wrnn_jax.cells import Cell, first_carry
-from wrnn_jax.nn import init, step, wave_of
+from wrnn_jax.nn import apply_layer, init, init_layer, start_of_layer, step, stream_layer, wave_of
 from wrnn_jax.typing import Array, Carry, Params, Shape
 from wrnn_jax.validation import require_integer
 
-__all__ = ["AdaptedCell", "WaveRNNCell"]
+__all__ = ["AdaptedCell", "WaveLayer", "WaveRNNCell"]
 
 
-class _NNXCell(nnx.RNNCellBase):
-    """An nnx cell whose mathematics are ``self.cell``; subclasses are dataclasses that give it and its ``in_features``,
-    ``dtype``, ``param_dtype`` and ``rngs``."""
+class _Holder:
+    """Holds a tree of parameters, each of its names an attribute."""
 
-    def __post_init__(self, rngs: nnx.Rngs):
-        require_integer("in_features", self.in_features, at_least=1)
-        tree = init(self, rngs.params(), self.in_features)
+    def _hold(self, tree: Params) -> None:
         is_free = isinstance(tree, dict) and set(tree).isdisjoint(dir(self))
         parts = tree if is_free else {"tree": tree}
         self._structure = jax.tree.structure(tree)
@@ -32,10 +29,19 @@ class _NNXCell(nnx.RNNCellBase):
 
     @property
     def params(self) -> Params:
-        """The parameters as the pure cell takes them: the tree of ``cell.init``, its leaves plain arrays."""
+        """The parameters as the pure cell or layer takes them: the tree of its ``init``, its leaves plain arrays."""
         parts = {name: getattr(self, name) for name in self._names}
         leaves = jax.tree.leaves(parts, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
         return jax.tree.unflatten(self._structure, [leaf[...] for leaf in leaves])
+
+
+class _NNXCell(_Holder, nnx.RNNCellBase):
+    """An nnx cell whose mathematics are ``self.cell``; subclasses are dataclasses that give it and its ``in_features``,
+    ``dtype``, ``param_dtype`` and ``rngs``."""
+
+    def __post_init__(self, rngs: nnx.Rngs):
+        require_integer("in_features", self.in_features, at_least=1)
+        self._hold(init(self, rngs.params(), self.in_features))
 
     def __call__(self, carry: Carry, x: Array) -> tuple[Carry, Array]:
         """One step: ``(carry, x (*batch, D)) -> (carry, y (*batch, F))``."""
@@ -141,3 +147,64 @@ class WaveRNNCell(_NNXCell):
     def cell(self) -> Cell:
         """The pure cell."""
         return wave_of(self)
+
+
+@nnx.dataclass(eq=False)
+class WaveLayer(_Holder, nnx.Module):
+    """The linear wave as an nnx layer: every feature on a ring of its own, all steps at once by FFT over time::
+
+        h_{t+1} = U h_t + x_t δ_0        y_t = W · h_{t+1} + D x_t + b
+
+    xs ``(B, T, D)`` -> ys ``(B, T, D)``. Parameters: ``kernel`` W, ``log_speed`` and the others, those of
+    :func:`wrnn_jax.cells.linear_wave`, where U is explained.
+
+    Example::
+
+        layer = WaveLayer(in_features=16, neurons=64, rngs=nnx.Rngs(0))
+        ys = layer(xs)                                     # (B, T, 16) -> (B, T, 16)
+        carry = layer.initialize_carry((B, 16))            # the same, a part or a step at a time:
+        carry, ys = layer.stream(carry, xs[:, :1])
+
+    Attributes:
+      in_features: D.
+      dtype: of inputs and outputs; ``param_dtype`` if not given. The rings, and the impulse responses of which ys are
+        made, are float32 at least.
+      param_dtype: of the parameters.
+      rngs: its stream ``params`` starts the parameters.
+      neurons, scheme, …: every other one is an option of :func:`wrnn_jax.layers.wave`, explained there.
+
+    Raises:
+      ValueError: as :func:`wrnn_jax.layers.wave`, and for ``in_features`` below 1.
+
+    Source: as :func:`wrnn_jax.layers.wave`.
+    """
+
+    in_features: int
+    neurons: int
+    _: dataclasses.KW_ONLY
+    scheme: Literal["exact", "upwind", "lax-wendroff", "taps", "shift", "delay"] = "exact"
+    speed: float | Sequence[float] | Literal["log"] | None = None
+    turn: float = 1.0
+    length: int | None = None
+    stride: int = 1
+    use_skip: bool = True
+    use_bias: bool = True
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+    rngs: dataclasses.InitVar[nnx.Rngs]
+
+    def __post_init__(self, rngs: nnx.Rngs):
+        require_integer("in_features", self.in_features, at_least=1)
+        self._hold(init_layer(self, rngs.params(), self.in_features))
+
+    def __call__(self, xs: Array, starts: Array | None = None) -> Array:
+        """ys ``(B, T, D)`` of whole sequences; ``starts`` ``(B, T)`` is true where a new one begins inside of them."""
+        return apply_layer(self, self.params, xs, starts)
+
+    def stream(self, carry: Carry, xs: Array) -> tuple[Carry, Array]:
+        """``(carry, xs (B, T, D)) -> (carry, ys (B, T, D))``, of the next T steps, T = 1 too."""
+        return stream_layer(self, self.params, carry, xs)
+
+    def initialize_carry(self, input_shape: Shape) -> Carry:
+        """The rings at rest ``(B, D, N)``, for inputs of shape ``(B, D)`` in a step."""
+        return start_of_layer(self, input_shape)
