@@ -3,12 +3,15 @@
 import json
 from functools import partial
 
+import jax
 import numpy as np
 import pytest
 
 from experiments.bench import __main__ as bench
-from experiments.bench import grid, jax_step, kernels, loop, report, scaling
+from experiments.bench import grid, jax_step, kernels, layer_step, loop, report, scaling
+from experiments.bench.layer_step import LayerWorkload
 from experiments.bench.race import Contender, race
+from experiments.bench.state_spaces import lru, s4d
 from experiments.bench.workloads import WORKLOADS, Workload
 
 TINY = {
@@ -16,6 +19,7 @@ TINY = {
     "last": Workload("", 6, 2, 5, 3, 1, "last", 3, batch=4, loss="squared error"),
     "dense": Workload("", 6, 1, 5, 3, 4, "all", 6, batch=4, taps=0),
 }
+TINY_LAYERS = LayerWorkload(20, 3, 6, batch=4)
 
 
 def sleeping(name, seconds, value, **options):
@@ -70,6 +74,53 @@ def test_the_pytorch_loop_does_the_same_steps(name):
     np.testing.assert_allclose([turn() for _ in range(3)], [ours() for _ in range(3)], rtol=1e-5)
 
 
+@pytest.mark.usefixtures("standard_promotion")
+def test_linear_layers_learn_and_the_waves_two_forms_do_the_same_steps():
+    with jax.numpy_rank_promotion("allow"):
+        turns = {way: layer_step.layer_step(TINY_LAYERS, way) for way in layer_step.WAYS}
+        losses = {way: [turn() for _ in range(3)] for way, turn in turns.items()}
+    assert all(found[2] < found[0] for found in losses.values())
+    np.testing.assert_allclose(losses["FFT"], losses["scan"], rtol=1e-5)
+
+
+def started(layer, features, steps):
+    """Its parameters in float64 too, inputs ``(B, T, C)``, and what it makes of them."""
+    variables = jax.jit(layer.init, static_argnums=1)(jax.random.key(0), features)
+    xs = np.random.default_rng(0).normal(size=(2, steps, features))
+    ys, _ = jax.jit(layer.apply)(variables, np.float32(xs))
+    return jax.tree.map(np.float64, variables.params), xs, ys
+
+
+@pytest.mark.usefixtures("standard_promotion")
+def test_s4d_is_its_recurrence():
+    """x' = e^{ΔA} x + (e^{ΔA} − 1)/A u, y = 2 Re(C · x) + D u, step by step in NumPy."""
+    params, xs, ys = started(s4d(3, 8), 3, 50)
+    rates = -np.exp(params["log_decay"]) + 1j * params["frequency"]
+    np.testing.assert_allclose(rates, np.tile(-0.5 + 1j * np.pi * np.arange(4), (3, 1)), rtol=1e-6)
+    factors = np.exp(np.exp(params["log_step"])[:, None] * rates)
+    state, expected = np.zeros((2, 3, 4), complex), []
+    for t in range(50):
+        state = factors * state + (factors - 1) / rates * xs[:, t, :, None]
+        read = 2 * ((params["read"][0] + 1j * params["read"][1]) * state).sum(-1).real
+        expected.append(read + params["skip"] * xs[:, t])
+    np.testing.assert_allclose(ys, np.stack(expected, 1), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.usefixtures("standard_promotion")
+def test_the_lru_is_its_recurrence():
+    """x' = λ x + γ B u, y = Re(C x) + D u, step by step in NumPy; it starts within its ring."""
+    params, xs, ys = started(lru(3, 8), 3, 50)
+    factors = np.exp(-np.exp(params["nu"]) + 1j * np.exp(params["theta"]))
+    assert np.all((np.abs(factors) > 0.9) & (np.abs(factors) < 0.999) & (np.angle(factors) < np.pi / 10))
+    np.testing.assert_allclose(np.exp(params["log_gamma"]) ** 2, 1 - np.abs(factors) ** 2, rtol=1e-3)
+    feed, read = (params[name][0] + 1j * params[name][1] for name in ("feed", "read"))
+    state, expected = np.zeros((2, 8), complex), []
+    for t in range(50):
+        state = factors * state + np.exp(params["log_gamma"]) * (xs[:, t] @ feed.T)
+        expected.append((state @ read.T).real + params["skip"] * xs[:, t])
+    np.testing.assert_allclose(ys, np.stack(expected, 1), rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -77,7 +128,10 @@ def test_the_pytorch_loop_does_the_same_steps(name):
         (["kernels", "--rounds", "0"], "--rounds 0: must be a whole number, 1 or more"),
         (["grid", "--members", "3", "0"], "--members 0: must be a whole number, 1 or more"),
         (["loop", "--T", "-1"], "--T -1: must be a whole number, 0 or more"),
-        (["scaling", "--sweeps", "depth"], "--sweeps depth: must be one of T, T, identity, neurons, channels, batch"),
+        (
+            ["scaling", "--sweeps", "depth"],
+            "--sweeps depth: must be one of T, T, identity, neurons, channels, batch, T, linear layers",
+        ),
     ],
 )
 def test_bad_input_is_one_line(arguments, message, capsys):
@@ -92,12 +146,15 @@ def test_bad_input_is_one_line(arguments, message, capsys):
 def test_every_benchmark_writes_what_it_measured(tmp_path, monkeypatch, capfd):
     """Each in small, with real processes."""
     monkeypatch.setattr(kernels, "WORKLOADS", WORKLOADS | TINY)
-    monkeypatch.setattr(scaling, "SWEEPS", {"T": ("steps", (4, 9), TINY["last"])})
+    layers = scaling.Sweep("steps", (4, 9), TINY_LAYERS, scaling.linear_layers)
+    networks = scaling.Sweep("steps", (4, 9), TINY["last"])
+    monkeypatch.setattr(scaling, "SWEEPS", {"T": networks, "T, linear layers": layers})
+    monkeypatch.setattr(scaling, "UP_TO", {"scan": 4})
     options = {"rounds": 1, "out": tmp_path}
     assert kernels.run(kernels.KernelsConfig(("last",), **options)) == 0
     assert grid.run(grid.GridConfig((0,), (2,), 1, **options)) == 0
     assert loop.run(loop.LoopConfig(0, 2, 4, **options)) == 0
-    assert scaling.run(scaling.ScalingConfig(("T",), **options)) == 0
+    assert scaling.run(scaling.ScalingConfig(("T", "T, linear layers"), **options)) == 0
     printed = capfd.readouterr().out
     for name in ("kernels", "grid", "loop", "scaling"):
         found = json.loads((tmp_path / f"{name}.json").read_text())
@@ -107,6 +164,9 @@ def test_every_benchmark_writes_what_it_measured(tmp_path, monkeypatch, capfd):
         assert "| --- |" in text
         assert text in printed
     assert json.loads((tmp_path / "kernels.json").read_text())["workloads"]["last"]["fused"]["median"] > 0
+    scaled = json.loads((tmp_path / "scaling.json").read_text())["scaling"]
+    layers = [(point["value"], point["name"]) for point in scaled if point["sweep"] == "T, linear layers"]
+    assert layers == [(4, way) for way in layer_step.WAYS] + [(9, way) for way in ("FFT", "S4D", "LRU")]
     assert (tmp_path / "scaling.png").stat().st_size > 1000
 
 

@@ -1,10 +1,12 @@
 """One optimiser step in JAX, with the batch spread over all devices, however the network is unrolled."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -19,7 +21,7 @@ from wrnn_jax.typing import Array, Params
 def unrolled(workload: Workload, backend: str, form: str = "roll", devices: int | None = None) -> Callable[[], float]:
     """A turn is one Adam step with one of our backends."""
     model = recurrent(workload.cell(form), workload.readout(), workload.inputs, outputs=workload.read, backend=backend)
-    return _trains(lambda params, xs: model.apply(Variables(params), xs)[0], workload, devices)
+    return _trains_on(workload, lambda params, xs: model.apply(Variables(params), xs)[0], devices)
 
 
 def flax_rnn(workload: Workload) -> Callable[[], float]:
@@ -30,18 +32,29 @@ def flax_rnn(workload: Workload) -> Callable[[], float]:
         states = rnn.apply({"params": {"cell": params["cell"]}}, xs)
         return readout.apply(params["readout"], states if workload.read == "all" else states[:, -1])
 
-    return _trains(apply, workload, None)
+    return _trains_on(workload, apply, None)
 
 
-def _trains(apply: Callable[[Params, Array], Array], workload: Workload, devices: int | None) -> Callable[[], float]:
+def _trains_on(workload: Workload, apply: Callable[[Params, Array], Array], devices: int | None) -> Callable[[], float]:
     prepare_jax()
+    return trains(apply, workload.params(), workload.data(), workload.loss, devices)
+
+
+def trains(
+    apply: Callable[[Params, Array], Array],
+    params: Params,
+    data: tuple[np.ndarray, np.ndarray],
+    loss: Literal["cross-entropy", "squared error"],
+    devices: int | None = None,
+) -> Callable[[], float]:
+    """A turn is one Adam step of ``apply(params, xs)`` on the data (xs, targets), and gives the loss."""
     mesh = Mesh(jax.devices()[:devices], ("batch",))
     replicated, split = PartitionSpec(), PartitionSpec("batch")
     optimizer = optax.adam(1e-4)
 
     def loss_of(params: Params, xs: Array, targets: Array) -> Array:
         outputs = apply(params, xs)
-        if workload.loss == "squared error":
+        if loss == "squared error":
             return jnp.mean((outputs - targets) ** 2)
         return optax.softmax_cross_entropy_with_integer_labels(outputs, targets).mean()
 
@@ -58,9 +71,9 @@ def _trains(apply: Callable[[Params, Array], Array], workload: Workload, devices
         updates, state = optimizer.update(gradient, state, params)
         return optax.apply_updates(params, updates), state, loss
 
-    params = jax.device_put(workload.params(), NamedSharding(mesh, replicated))
+    params = jax.device_put(params, NamedSharding(mesh, replicated))
     state = jax.device_put(optimizer.init(params), NamedSharding(mesh, replicated))
-    xs, targets = jax.device_put(workload.data(), NamedSharding(mesh, split))
+    xs, targets = jax.device_put(data, NamedSharding(mesh, split))
 
     def turn() -> float:
         nonlocal params, state

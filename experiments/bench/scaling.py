@@ -1,27 +1,61 @@
-"""Cost and memory against T, neurons, channels, and batch."""
+"""Cost and memory against T, neurons, channels, and batch; of linear layers against T."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from experiments.bench import jax_step, report
+from experiments.bench import jax_step, layer_step, report
+from experiments.bench.layer_step import LayerWorkload
 from experiments.bench.race import Contender, race
 from experiments.bench.workloads import Workload
 from wrnn_jax.analysis.plots.style import COLORS
 from wrnn_jax.validation import require, require_choice, require_integer
 
 BASE = Workload("", 300, 6, 100, 10, 10, "last", 300, batch=8)
+LAYERS = LayerWorkload(784, 64, 64, batch=2)
 LONG = (100, 1_000, 10_000, 100_000)
+LONGER = (784, 4_096, 16_384, 65_536, 262_144)
+UP_TO = {"scan": 16_384, "S4D": 65_536}
+"""Steps: beyond, the scan's stored states, or a Vandermonde matrix, want more memory than many machines have."""
+
+
+def networks(workload: Workload) -> list[Contender]:
+    """Of the Wave-RNN, by our backends."""
+    backends = ["fused", "native", "scan"]
+    if workload.activation == "identity":
+        backends.append("parallel")
+    return [Contender(backend, jax_step.unrolled, (workload, backend)) for backend in backends]
+
+
+def linear_layers(workload: LayerWorkload) -> list[Contender]:
+    """The linear wave in its two forms, which compute the same, and others."""
+    alike = ("FFT", "scan")
+    ways = layer_step.WAYS
+    return [Contender(way, layer_step.layer_step, (workload, way), alike=way in alike) for way in ways]
+
+
+class Sweep(NamedTuple):
+    """One size that varies."""
+
+    field: str
+    values: Sequence[int]
+    base: Any
+    """The workload but for it."""
+    contenders: Callable[[Any], list[Contender]] = networks
+
+
 SWEEPS = {
-    "T": ("steps", LONG, BASE),
-    "T, identity": ("steps", LONG, replace(BASE, activation="identity")),
-    "neurons": ("neurons", (25, 50, 100, 200, 400), BASE),
-    "channels": ("channels", (1, 2, 4, 8, 16, 32), BASE),
-    "batch": ("batch", (2, 8, 32, 128, 512), BASE),
+    "T": Sweep("steps", LONG, BASE),
+    "T, identity": Sweep("steps", LONG, replace(BASE, activation="identity")),
+    "neurons": Sweep("neurons", (25, 50, 100, 200, 400), BASE),
+    "channels": Sweep("channels", (1, 2, 4, 8, 16, 32), BASE),
+    "batch": Sweep("batch", (2, 8, 32, 128, 512), BASE),
+    "T, linear layers": Sweep("steps", LONGER, LAYERS, linear_layers),
 }
-SCAN_UP_TO = 10_000
-"""Steps: beyond, the scan's stored states want more memory than many machines have."""
+COLOR_OF = dict(zip(("fused", "scan", "parallel", "native", "FFT", "S4D", "LRU"), COLORS, strict=True))
 
 
 @dataclass(frozen=True)
@@ -29,8 +63,9 @@ class ScalingConfig:
     """Forward and backward pass and Adam against T, neurons, channels and batch: time and peak memory."""
 
     sweeps: tuple[str, ...] = tuple(SWEEPS)
-    """Which: T, "T, identity" (where the recurrence is linear), neurons, channels, batch."""
-    longest: int = LONG[-1]
+    """Which: T, "T, identity" (where the recurrence is linear), neurons, channels, batch, "T, linear layers" (the
+    linear wave by FFT and by the scan, S4D and LRU)."""
+    longest: int = LONGER[-1]
     """The largest T."""
     rounds: int = 3
     """Turns of every contender, after one to warm up."""
@@ -47,30 +82,25 @@ class ScalingConfig:
 
 def run(config: ScalingConfig) -> int:
     rows, found = [], []
-    for sweep in config.sweeps:
-        field, values, base = SWEEPS[sweep]
-        for value in values:
-            workload = replace(base, **{field: value})
+    for name in config.sweeps:
+        sweep = SWEEPS[name]
+        for value in sweep.values:
+            workload = replace(sweep.base, **{sweep.field: value})
             if workload.steps <= config.longest:
-                for result in race(contenders(workload), config.rounds).values():
-                    found.append({"sweep": sweep, "value": value, **result._asdict()})
+                able = [
+                    one for one in sweep.contenders(workload) if workload.steps <= UP_TO.get(one.name, workload.steps)
+                ]
+                for result in race(able, config.rounds).values():
+                    found.append({"sweep": name, "value": value, **result._asdict()})
                     memory = report.mebibytes(result.peak_bytes)
-                    rows.append([sweep, f"{value:,}", result.name, report.spread(result), memory])
+                    rows.append([name, f"{value:,}", result.name, report.spread(result), memory])
     config.out.mkdir(parents=True, exist_ok=True)
     draw(found).savefig(config.out / "scaling.png", dpi=120)
     base = f"T = {BASE.steps}, c = {BASE.channels}, n = {BASE.neurons}, batch {BASE.batch} but for what is varied"
+    base += f"; linear layers: c = {LAYERS.features}, n = {LAYERS.neurons}, batch {LAYERS.batch}"
     header = ["varied", "value", "backend", "one Adam step: median (range)", "peak memory"]
     report.write(config.out, "scaling", {"base": base, "scaling": found}, f"{base}\n\n{report.table(header, rows)}")
     return 0
-
-
-def contenders(workload: Workload) -> list[Contender]:
-    backends = ["fused", "native"]
-    if workload.steps <= SCAN_UP_TO:
-        backends.append("scan")
-    if workload.activation == "identity":
-        backends.append("parallel")
-    return [Contender(backend, jax_step.unrolled, (workload, backend)) for backend in backends]
 
 
 def draw(found: list[dict]) -> Figure:
@@ -78,13 +108,12 @@ def draw(found: list[dict]) -> Figure:
     sweeps = list(dict.fromkeys(point["sweep"] for point in found))
     figure = Figure((3.4 * len(sweeps), 6), layout="constrained")
     panels = figure.subplots(2, len(sweeps), squeeze=False, sharex="col")
-    colors = dict(zip(["fused", "scan", "parallel", "native"], COLORS, strict=False))
     for column, sweep in enumerate(sweeps):
         points = [point for point in found if point["sweep"] == sweep]
         for name in dict.fromkeys(point["name"] for point in points):
             mine = [point for point in points if point["name"] == name]
             x = [point["value"] for point in mine]
-            style = {"marker": "o", "ms": 4, "color": colors[name], "label": name}
+            style = {"marker": "o", "ms": 4, "color": COLOR_OF[name], "label": name}
             panels[0, column].plot(x, [point["median"] for point in mine], **style)
             panels[1, column].plot(x, [point["peak_bytes"] / 2**30 for point in mine], **style)
         panels[0, column].set(xscale="log", yscale="log", title=sweep)
