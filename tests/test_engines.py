@@ -85,6 +85,7 @@ CASES = {
 """Of cells that have engines."""
 TABLE = {name: CASES[name] for name in ("dense, tanh, mlp", "identity, a step left over", "twm")} | {
     "wave": Case(with_readout(wave(2, 5, 3, activation="tanh"), linear(2)), 4, 7, 3),
+    "wave, conv encoder": Case(wave(2, 5, encoder_kind="conv", encoder_colors=2), 4, 5, 6),
     "wave, untied": Case(wave(2, 5, 3, local=True), 4, 5, 3),
     "wave, conv": Case(wave(2, 5, 3, form="conv"), 4, 5, 3),
     "lstm": Case(cells.lstm(4), 4, 5, 3, "last"),

@@ -122,7 +122,8 @@ def test_run_directory_tells_everything(done):
     config = json.loads((done / "config.json").read_text())
     assert config["config"]["model"] == {
         "model": "wrnn", "n_hid": 5, "n_ch": 2, "ksize": 3, "act": "relu", "init": "shift", "encoder_init": "sparse",
-        "speed": None, "use_bias": True, "bias_init": "zeros",
+        "speed": None, "encoder": "dense", "encoder_rank": None, "encoder_taps": None, "encoder_colors": None,
+        "use_bias": True, "bias_init": "zeros",
         "freeze_encoder": False, "freeze_recurrence": False, "backend": "fused",
         "n_layers": 1, "norm": "none", "residual": False, "dropout": 0.0, "pooling": "last",
     }  # fmt: skip
@@ -135,7 +136,8 @@ def test_run_directory_tells_everything(done):
         "seed device seconds steps_per_second"
     )
     assert set(asked.split()) <= summary.keys()
-    assert not {"n_layers", "norm", "dropout", "freeze_encoder", "warmup"} & summary.keys(), "as in all tables"
+    neutral = {"n_layers", "norm", "dropout", "encoder", "encoder_rank", "freeze_encoder", "warmup"}
+    assert not neutral & summary.keys(), "as in all tables"
     assert (summary["experiment"], summary["model"], summary["T"], summary["steps"]) == ("copy", "wrnn", 0, 30)
     # V: 10·10 + 10; u: 2·2·3 + 2; W: 10·10 + 10.
     assert summary["params"] == 110 + 14 + 110
@@ -339,6 +341,7 @@ def test_names_of_folders_stay_as_they_were():
         (copy, "--ksize 5 --encoder-init dense --no-use-bias --speed 0.5 --batch 7"): (
             "T480_wrnn_n100_c6_lr0.001_clip1_ksize-5_speed-0.5_encoder-init-dense_use-bias-False_batch-7_seed0"
         ),
+        (copy, "--encoder low-rank"): "T480_wrnn_n100_c6_lr0.001_clip1_encoder-low-rank_encoder-rank-8_seed0",
         (copy, "--model lstm --n-hid 3 --seed 2"): "T480_lstm_n3_lr0.001_clip1_seed2",
         (hds, ""): "T1_srnn_n64_c1_lr0.003_clip1_seed0",
         (hds, "--model wrnn"): "T1_wrnn_n64_c8_lr0.003_clip1_seed0",

@@ -24,6 +24,8 @@ DENSE = {"kernel_init": "random", "encoder_init": "dense", "bias_init": "random"
 TANH = {"taps": 5, "activation": "tanh", "form": "conv", "freeze_encoder": True, **DENSE}
 LOCAL = {"activation": "identity", "local": True, "freeze_recurrence": True, **DENSE}
 BARE = {**DENSE, "bias_init": "zeros", "use_bias": False}
+ROW = {"encoder_kind": "conv", "encoder_taps": 1, "encoder_colors": 2}
+LOW_RANK = {"encoder_kind": "low-rank", "encoder_rank": 2, "encoder_init": "uniform"}
 APIS = ("linen", "nnx")
 
 
@@ -61,6 +63,8 @@ CELLS = {
     "tanh": (wave(C, N, **TANH), TANH),
     "local": (wave(C, N, **LOCAL), LOCAL),
     "no biases": (wave(C, N, **BARE), BARE),
+    "conv encoder": (wave(C, N, **ROW), ROW),
+    "low-rank encoder": (wave(C, N, **LOW_RANK), LOW_RANK),
     "lstm": (lstm(N), None),
     "leaky": (leaky(N), None),
     "composed": (with_readout(elman(N), linear(3)), None),
@@ -298,6 +302,8 @@ def test_the_start_is_one_draw_of_init(api):
         {"activation": "relU"},
         {"kernel_init": "Shift"},
         {"encoder_init": "random"},
+        {"encoder_kind": "sparse"},
+        {"encoder_rank": 2},
         {"bias_init": "none"},
         {"form": "fft"},
         {"local": True, "form": "conv"},

@@ -125,13 +125,15 @@ def to_authors(model: Model, params: Params, *, colors: int | None = None) -> di
         D.
     """
     del model  # The parameters tell every shape; it is taken so that the two functions mirror each other.
-    allowed = "the parameters of a recurrent model with a wave or dense cell, with biases"
+    allowed = "the parameters of a recurrent model with a wave or dense cell, a dense encoder, and biases"
     try:
         encoder, recurrence, readout = params["cell"]["encoder"], params["cell"]["recurrence"], params["readout"]
         parts = [encoder, recurrence, *readout.values()]
     except (TypeError, KeyError, AttributeError):
         parts = []
     known = bool(parts) and all(isinstance(part, Mapping) and part.keys() == {"kernel", "bias"} for part in parts)
+    known = known and np.ndim(encoder["kernel"]) == (2 if np.ndim(recurrence["kernel"]) == 2 else 3)
+    known = known and np.shape(encoder["kernel"])[:-1] == np.shape(encoder["bias"])
     require(known, "params", jax.tree.map(np.shape, params), allowed)
     kernel, bias = np.asarray(recurrence["kernel"]), np.asarray(recurrence["bias"])
     local = kernel.ndim == 4
