@@ -14,6 +14,7 @@ CELLS = {
     "linear wave": with_readout(LINEAR_WAVE, linear(2)),
     "wave, untied": cells.wave(2, 5, local=True),
     "wave, conv": cells.wave(2, 5, form="conv"),
+    "wave, row": with_readout(cells.wave(2, 5, encoder_kind="conv"), linear(2)),
     "elman": with_readout(cells.elman(4), mlp(2, 3)),
     "elman, no biases": with_readout(cells.elman(4, use_bias=False), linear(2, use_bias=False)),
     "lstm": cells.lstm(4),

@@ -32,8 +32,6 @@ LETTERS = {"N": "n_hid", "C": "n_ch", "K": "ksize", "s": "n_hid"}
 """The fields that a formula's letters stand for."""
 VARIANTS = {
     "wrnn, deep": ("wrnn", {"n_layers": 2, "norm": "batch-time", "residual": True, "dropout": 0.1}),
-    "wrnn, source": ("wrnn", {"encoder": "source"}),
-    "wrnn, row": ("wrnn", {"encoder": "conv", "encoder_taps": 3}),
     "wrnn, low rank": ("wrnn", {"encoder": "low-rank", "encoder_rank": 2, "act": "identity"}),
     "lstm, deep": ("lstm", {"n_layers": 2, "norm": "layer"}),
     "srnn, norm": ("srnn", {"norm": "batch"}),
