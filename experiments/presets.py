@@ -1,11 +1,12 @@
 """Settings for the published rows of the Wave-RNN (Keller et al. 2024) and of traveling-wave working memory (Karuvally
-et al. 2024): what ``--preset`` names.
+et al. 2024), and for tasks as they were published of other networks: what ``--preset`` names.
 
 Where the paper does not print the values that its grid came to, they are ours, from its grid; each summary says so. The
 grid itself is the preset ``paper-sweep``.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
@@ -191,6 +192,53 @@ ADDING = _with_sweep(
     lambda settled: ADDING_GRID,
     "3 lr x 5 clip",
 )
+
+
+def gu_and_dao(before: Settings) -> Settings:
+    """The selective copy task of Gu and Dao 2023, appendix E.1: the networks there have two layers."""
+    training = {"batch": 64, "lr": 1e-4, "max_steps": 400_000, "stop_below": 0.0}
+    return {"T": 4096, "tokens": 16, "vocabulary": 16, "n_layers": 2, **training}
+
+
+SELECTIVE = {"mamba": Preset("Gu and Dao 2023, appendix E.1 (n-hid, norm and clip ours)", gu_and_dao, ("",))}
+
+
+def fu_et_al(before: Settings) -> Settings:
+    """Associative recall of Fu et al. 2023: two layers, 200 epochs of 5,000 sequences in batches of 32.
+
+    The rest as in their program: AdamW, a warm-up over a tenth of the steps. Its rate falls linearly afterwards, ours
+    as half a cosine; and it goes through the same 5,000 sequences again and again, where ours are fresh ones.
+    """
+    steps = 200 * math.ceil(5_000 / 32)
+    decay = {"weight_decay": 0.1, "weight_decay_kind": "decoupled", "schedule": "cosine", "warmup": steps // 10}
+    training = {"batch": 32, "lr": 5e-4, "max_steps": steps, "stop_below": 0.0, **decay}
+    return {"variant": "single", "pairs": 10, "keys": 4, "values": 4, "n_layers": 2, **training}
+
+
+ZOOLOGY = {64: (4, 512), 128: (8, 512), 256: (16, 256), 512: (64, 128)}
+"""Steps -> pairs and batch of Arora et al. 2024, Fig. 2."""
+
+
+def arora_et_al(before: Settings) -> Settings:
+    """Multi-query recall of Arora et al. 2024, Fig. 2: four layers, AdamW, at most 64 epochs of 100,000 sequences,
+    where ours are fresh ones. Of the four learning rates that they tried this is the second."""
+    T = before["T"]
+    require(T in ZOOLOGY, "T", T, f"one of {tuple(ZOOLOGY)}, as in the paper")
+    pairs, batch = ZOOLOGY[T]
+    training = {"batch": batch, "lr": 4.6e-4, "max_steps": 64 * math.ceil(100_000 / batch), "schedule": "cosine"}
+    decay = {"weight_decay": 0.1, "weight_decay_kind": "decoupled"}
+    return {"variant": "multi", "pairs": pairs, "keys": 4095, "values": 4096, "n_layers": 4, **training, **decay}
+
+
+RECALL = {
+    "h3": Preset("Fu et al. 2023, section 3.1 (n-hid, norm and clip ours)", fu_et_al, ("",)),
+    "zoology": Preset(
+        "Arora et al. 2024, Fig. 2, for a length (n-hid, norm and clip ours)",
+        arora_et_al,
+        tuple(f"--T {T}" for T in ZOOLOGY),
+        defaults={"variant": "multi", "T": 64},
+    ),
+}
 
 
 def _images(summary: str, settings: Callable[[Settings], Settings], models: tuple[str, ...]) -> dict[str, Preset]:

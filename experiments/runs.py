@@ -5,7 +5,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
-from experiments import adding, copy, hds, nscifar10, psmnist, smnist
+from experiments import adding, copy, hds, nscifar10, psmnist, recall, selective, smnist
 from experiments.experiment import assemble
 from experiments.parts import Parts
 from experiments.settings import Experiment, fields_of, readable_name
@@ -15,7 +15,10 @@ from wrnn_jax.models import entry
 from wrnn_jax.training.stored import FORMER, read_config, read_metrics, read_summary
 from wrnn_jax.validation import InvalidValue
 
-EXPERIMENTS = {module.EXPERIMENT.name: module.EXPERIMENT for module in (copy, adding, smnist, psmnist, nscifar10, hds)}
+EXPERIMENTS = {
+    module.EXPERIMENT.name: module.EXPERIMENT
+    for module in (copy, selective, recall, adding, smnist, psmnist, nscifar10, hds)
+}
 
 
 class Run(NamedTuple):

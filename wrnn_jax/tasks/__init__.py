@@ -12,6 +12,8 @@ from wrnn_jax.tasks.images import (
     permuted_task,
     pixel_task,
 )
+from wrnn_jax.tasks.recall import RecallConfig, recall_batch, recall_task
+from wrnn_jax.tasks.selective import SelectiveConfig, selective_batch, selective_task
 
 __all__ = [
     "AddingConfig",
@@ -22,6 +24,8 @@ __all__ = [
     "PermutedConfig",
     "PixelConfig",
     "Progress",
+    "RecallConfig",
+    "SelectiveConfig",
     "Source",
     "Split",
     "Task",
@@ -33,4 +37,8 @@ __all__ = [
     "noisy_rows_task",
     "permuted_task",
     "pixel_task",
+    "recall_batch",
+    "recall_task",
+    "selective_batch",
+    "selective_task",
 ]

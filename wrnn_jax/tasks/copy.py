@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from wrnn_jax.tasks.base import Task, fresh, held_out
+from wrnn_jax.tasks.tokens import cross_entropy, share_right
 from wrnn_jax.typing import Array, Key, Signature
 from wrnn_jax.validation import require_choice, require_integer
 
@@ -95,13 +96,9 @@ def copy_task(config: CopyConfig) -> Task:
         return optax.softmax_cross_entropy_with_integer_labels(outputs, targets).mean()
 
     def metrics(outputs: Array, targets: Array) -> dict[str, Array]:
-        cross_entropy = optax.softmax_cross_entropy_with_integer_labels(outputs, targets).mean(axis=-1)
-        correct = jnp.argmax(outputs, axis=-1) == targets
-        return {
-            "test_loss": cross_entropy,
-            "authors_loss": cross_entropy / AUTHORS_TEST_BATCH,
-            "recall": correct[:, -SYMBOLS:].mean(axis=-1),
-        }
+        of_steps = cross_entropy(outputs, targets)
+        recall = share_right(outputs[:, -SYMBOLS:], targets[:, -SYMBOLS:])
+        return {"test_loss": of_steps, "authors_loss": of_steps / AUTHORS_TEST_BATCH, "recall": recall}
 
     # The authors' shortest batch always recalls the delimiter tenth: one symbol fewer to guess.
     unknown = SYMBOLS - (config.variant == "authors" and config.T == 0)

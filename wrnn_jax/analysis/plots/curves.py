@@ -44,17 +44,22 @@ _IMAGES = (
     Panel("val_loss", "cross-entropy\n(nats, log scale)", log=True, thin="train_loss", chance="guessing"),
     Panel("val_acc", "accuracy (%)", scale=100, thin="train_acc", chance="guessing"),
 )
-PANELS: Mapping[str, tuple[Panel, ...]] = {
-    "copy": (
+
+
+def _recalling(loss: str, metric: str, share: str) -> tuple[Panel, Panel]:
+    """Of tasks of recalling: the cross-entropy, and how much is recalled."""
+    return (
         Panel(
-            "test_loss",
-            "cross-entropy\n(nats a step, log scale)",
-            log=True,
-            thin="train_loss",
-            chance="remembering nothing",
+            "test_loss", f"cross-entropy\n({loss}, log scale)", True, thin="train_loss", chance="remembering nothing"
         ),
-        Panel("recall", "symbols recalled\n(%)", scale=100, chance="remembering nothing"),
-    ),
+        Panel(metric, f"{share}\n(%)", scale=100, chance="remembering nothing"),
+    )
+
+
+PANELS: Mapping[str, tuple[Panel, ...]] = {
+    "copy": _recalling("nats a step", "recall", "symbols recalled"),
+    "selective": _recalling("nats a token", "recall", "tokens recalled"),
+    "recall": _recalling("nats an answer", "test_acc", "answers right"),
     "adding": (
         Panel(
             "test_mse",
