@@ -12,6 +12,7 @@ from experiments.parts import Example
 from experiments.program import run_from_command_line
 from experiments.settings import Experiment, RunConfig
 from wrnn_jax.models import ModelConfig
+from wrnn_jax.models.wave_ssm import WaveSSMConfig
 from wrnn_jax.tasks import RecallConfig, recall_task
 from wrnn_jax.training.config import TrainConfig
 
@@ -48,7 +49,11 @@ def draw(config: Config, example: Example) -> "Figure":
     return plots.tokens_example(inputs, origins, places, due, probabilities, names=names, title=title)
 
 
-EXPERIMENT = Experiment("recall", Config, recall_task, lambda task: f"T{task.T}", draw, presets.RECALL)
+# What is asked stands in the last step.
+DEFAULTS = {WaveSSMConfig: {"pooling": "last"}}
+EXPERIMENT = Experiment(
+    "recall", Config, recall_task, lambda task: f"T{task.T}", draw, presets.RECALL, defaults=DEFAULTS
+)
 main = partial(run_from_command_line, EXPERIMENT)
 
 if __name__ == "__main__":

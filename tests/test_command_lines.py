@@ -24,7 +24,22 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import ablation, adding, cli, copy, experiment, figures, grid, hds, nscifar10, psmnist, report, smnist
+from experiments import (
+    ablation,
+    adding,
+    cli,
+    copy,
+    experiment,
+    figures,
+    grid,
+    hds,
+    nscifar10,
+    psmnist,
+    recall,
+    report,
+    selective,
+    smnist,
+)
 from experiments.bench import __main__ as bench
 from experiments.grid_flags import expand, hyper_parameters
 from experiments.settings import RunConfig
@@ -44,7 +59,9 @@ LONGEST = 2000
 """Characters that a refusal may have."""
 TRACED = 4
 """Lines of a program whose training is traced."""
-EXPERIMENTS = {module.EXPERIMENT.name: module for module in (adding, copy, hds, nscifar10, psmnist, smnist)}
+EXPERIMENTS = {
+    module.EXPERIMENT.name: module for module in (adding, copy, hds, nscifar10, psmnist, recall, selective, smnist)
+}
 OTHERS = {"ablation": ablation.Config, "figures": figures.Config, "report": report.Config}
 BENCH = {kind.__metadata__[0].name: get_args(kind)[0] for kind in get_args(bench.Config)}
 MAINS = {name: module.main for name, module in EXPERIMENTS.items()} | {
@@ -378,6 +395,10 @@ def test_a_line_is_parsed_once(monkeypatch):
         ("hds", "--grid.curriculum 10 20", "--grid.curriculum 10: must be numbers with commas between, as 10,20"),
         ("hds", "--grid.curriculum 9, --curriculum 5", "--grid.curriculum 9,: must be left out, or --curriculum is"),
         ("hds", "--grid.curriculum 10,20 20,10", "--grid.curriculum 20 10: must be numbers of steps that rise"),
+        ("selective", "--tokens 17 --T 16", "--tokens 17: must be at most 16, the steps among which they stand"),
+        ("recall", "--power 0.5", "--power 0.5: must be left out: only for --variant multi"),
+        ("recall", "--variant multi --pairs 5 --T 18", "--T 18: must be even, and 20 or more"),
+        ("recall", "--grid.pairs 2 3 --T 6", "--T 6: must be left out, or 8"),
         ("hds", "--s 513", "--s 513: must be at most 512"),
         ("hds", "--s 64 --d 9", "--d 9: must be at most 8 for s = 64: s vectors have 512 elements at most"),
         ("hds", "--horizon 10001", "--horizon 10001: must be at most 10000"),

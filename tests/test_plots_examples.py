@@ -6,7 +6,14 @@ import pytest
 from matplotlib.text import Text
 
 from helpers import by_gid, draw
-from wrnn_jax.analysis.plots import Point, Suite, adding_example, image_example, parameters_figure
+from wrnn_jax.analysis.plots import (
+    Point,
+    Suite,
+    adding_example,
+    image_example,
+    parameters_figure,
+    tokens_example,
+)
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("no_open_figures")]
 
@@ -42,6 +49,55 @@ def test_adding_refuses_other_inputs():
         adding_example(np.zeros((5, 3)), 1, 1)
     with pytest.raises(ValueError, match="3 marked steps"):
         adding_example(adding_inputs(marked=(1, 2, 3)), 1, 1)
+
+
+def tokens(inputs=(0, 3, 0, 1, 0, 4, 4), origins=(1, 3), asked=(5, 6), due=(3, 1), answers=((3, 0.9), (2, 0.8)), V=5):
+    """The arguments of tokens_example: an answer is the token that is thought likeliest, and how likely."""
+    probabilities = np.full((len(answers), V), 0.02)
+    for row, (token, probability) in zip(probabilities, answers, strict=True):
+        row[token] = probability
+    return inputs, origins, asked, due, probabilities
+
+
+def test_tokens_show_how_long_they_are_remembered_and_what_is_recalled():
+    names = {"noise": (0, 0), "tokens": (1, 3), "recall now": (4, 4)}
+    figure = tokens_example(*tokens(), names=names, title="Copy")
+    draw(figure)
+    over_time, answers = figure.axes[:2]
+    (dots,) = by_gid(over_time, "tokens")
+    np.testing.assert_array_equal(dots.get_xydata(), [(1, 3), (3, 1), (5, 4), (6, 4)])
+    lines = [line.get_xydata().tolist() for line in by_gid(over_time, "remembered")]
+    assert lines == [[[1, 3], [5, 3]], [[3, 1], [6, 1]]]
+    assert [label.get_text() for label in over_time.get_yticklabels()] == list(names)
+    np.testing.assert_array_equal(answers.images[0].get_array().T, tokens()[-1])
+    np.testing.assert_array_equal(by_gid(answers, "due")[0].get_xydata(), [(0, 3), (1, 1)])
+    np.testing.assert_array_equal(by_gid(answers, "mistakes")[0].get_xydata(), [(1, 2)])
+    assert figure.get_suptitle() == "Copy: 1 of 2 recalled"
+
+
+def test_of_many_answers_the_first_are_drawn_and_all_are_counted():
+    steps = np.arange(60)
+    given = tokens(np.ones(60, int), steps, steps, np.ones(60, int), [(1, 0.5)] * 60, V=2)
+    figure = tokens_example(*given, names={"nothing": (0, 0), "one": (1, 1)})
+    draw(figure)
+    assert figure.axes[1].images[0].get_array().shape == (2, 40)
+    assert figure.get_suptitle() == "Tokens: 60 of 60 recalled"
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"inputs": ((0, 1),)}, r"inputs\.shape"),
+        ({"due": (3,)}, r"origins\.shape"),
+        ({"asked": (5, 7)}, "asked = .*steps, 0 to 6"),
+        ({"answers": ((3, 0.9),)}, r"probabilities\.shape"),
+        ({"inputs": (5,) * 7}, "inputs = .*tokens, 0 to 4"),
+        ({"due": (3, -1)}, "due = .*tokens, 0 to 4"),
+    ],
+)
+def test_tokens_that_do_not_fit_together_are_refused(changed, said):
+    with pytest.raises(ValueError, match=said):
+        tokens_example(*tokens(**changed), names={})
 
 
 PROBABILITIES = np.array([0.1, 0.05, 0.6, 0.25] + [0.0] * 6)

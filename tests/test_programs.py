@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import ablation, adding, figures, nscifar10, psmnist, report, smnist
-from experiments.experiment import restore
+from experiments import ablation, adding, figures, nscifar10, psmnist, recall, report, selective, smnist
+from experiments.experiment import assemble, example, restore
 from experiments.runs import Run, open_run
-from helpers import refusal, run
+from helpers import by_gid, refusal, run
 from wrnn_jax.datasets import stored
 from wrnn_jax.datasets.download import DownloadError
 from wrnn_jax.models import configure
+from wrnn_jax.tasks import RecallConfig, SelectiveConfig
 from wrnn_jax.training.state import with_best
 from wrnn_jax.validation import InvalidValue
 
@@ -87,6 +88,41 @@ def test_adding_stops_once_it_is_as_good_as_the_papers(tmp_path, capsys):
     assert run(adding.main, *flags) == 0
     assert (summary(tmp_path / "s")["steps"], summary(tmp_path / "s")["status"]) == (5, "below the loss asked for")
     assert "test_mse" in capsys.readouterr().out
+
+
+SELECTIVE = (selective, "--T 9 --tokens 3 --vocabulary 6", SelectiveConfig(9, 3, 6))
+SINGLE = (recall, "--pairs 3 --keys 2 --values 4", RecallConfig("single", 3, 2, 4))
+MULTI = (recall, "--variant multi --pairs 2 --keys 3 --values 4 --T 10", RecallConfig("multi", 2, 3, 4, 10))
+
+
+@pytest.mark.parametrize(("program", "flags", "task", "share"), [(*SELECTIVE, "recall"), (*MULTI, "test_acc")])
+def test_tasks_of_recalling_write_their_result(tmp_path, program, flags, task, share):
+    how = ("--model", "srnn", "--n-hid", 3, "--batch", 4, "--max-steps", 2, "--log-interval", 2)
+    assert run(program.main, *flags.split(), *how, "--logdir", tmp_path) == 0
+    result, (row,) = summary(tmp_path), rows(tmp_path)
+    assert 0 <= row[share] == pytest.approx(result[share], abs=1e-6)
+    assert result[f"memoryless_{share.split('_')[-1]}"] == 1 / 4
+    assert result["memoryless_loss"] == pytest.approx(np.log(4))
+    assert open_run(tmp_path).config.task == task
+
+
+@pytest.mark.parametrize(("program", "flags", "task"), [SELECTIVE, SINGLE, MULTI])
+def test_tasks_of_recalling_are_drawn_with_the_steps_over_which_tokens_are_remembered(program, flags, task):
+    experiment = program.EXPERIMENT
+    parts = assemble(experiment, experiment.configure({**vars(task), "model": "srnn", "n_hid": 3}))
+    state = SimpleNamespace(variables=parts.model.init(jax.random.key(0)), fixed={})
+    seen = example(parts, state, index=5)
+    figure = experiment.draw(parts.config, seen)
+    inputs = seen.inputs.argmax(axis=-1)
+    for line in by_gid(figure.axes[0], "remembered"):
+        (first, last), (token, _) = line.get_xdata(), line.get_ydata()
+        assert first < last
+        assert inputs[first] == token, "from the step at which it was shown"
+        if program is recall:
+            assert inputs[last] == inputs[first - 1], "to the step of its key"
+    due = seen.targets if program is selective else seen.targets.due[seen.targets.places.argsort()]
+    np.testing.assert_array_equal(by_gid(figure.axes[1], "due")[0].get_ydata(), due)
+    np.testing.assert_array_equal([line.get_ydata()[0] for line in by_gid(figure.axes[0], "remembered")], due)
 
 
 def test_images_write_their_result(runs):

@@ -70,9 +70,8 @@ class RecallConfig:
         if self.T is None:
             object.__setattr__(self, "T", steps)
         require_integer("T", self.T, at_least=1)
-        require(
-            steps == self.T, "T", self.T, f"left out, or {steps}: two steps for each of {self.pairs} pairs, and two"
-        )
+        allowed = f"left out, or {steps}: two steps for each of {self.pairs} pairs, and two"
+        require(steps == self.T, "T", self.T, allowed)
 
     def _require_multi(self) -> None:
         for field in ("keys", "values"):
