@@ -111,8 +111,8 @@ def _normed(output_size: int) -> Readout:
         return {"norm": norm.init(key, input_size).params, **linear.init(key, input_size)}
 
     def apply(params: Params, y: Array) -> Array:
-        normed, _ = norm.apply(Variables(params["norm"]), y)
-        return linear.apply({"output": params["output"]}, normed)
+        normed, _ = norm.apply(Variables(params["norm"]), y.reshape(-1, 1, y.shape[-1]))
+        return linear.apply({"output": params["output"]}, normed.reshape(y.shape))
 
     return Readout(init, apply, output_size, rowwise=True)
 
