@@ -198,7 +198,7 @@ def impulse_response(params: Params, length: int, scheme: str) -> Array:
     kernel = params["kernel"]
     if scheme in UNIT:
         response = _by_age(kernel)[:, np.arange(length) % kernel.shape[-1]]
-        return jnp.where(np.arange(length) < kernel.shape[-1], response, 0) if scheme == "delay" else response
+        return jnp.where(np.arange(length)[None] < kernel.shape[-1], response, 0) if scheme == "delay" else response
     return _observe(_weights(kernel), eigenvalues(params, scheme), length)
 
 
@@ -206,13 +206,13 @@ def eigenvalues(params: Params, scheme: str) -> Array:
     """λ_k of U ``(C, ⌊N/2⌋ + 1)``, complex; of ``delay``, which has none but 0 as a matrix, those of ``shift``."""
     kernel = params["kernel"]
     neurons = kernel.shape[-1]
-    angle = jnp.asarray(2 * np.pi / neurons * np.arange(neurons // 2 + 1), kernel.dtype)
+    angle = jnp.asarray(2 * np.pi / neurons * np.arange(neurons // 2 + 1), kernel.dtype)[None]
     if scheme in UNIT:
-        return jnp.broadcast_to(jnp.exp(1j * angle), (len(kernel), len(angle)))
+        return jnp.broadcast_to(jnp.exp(1j * angle), (len(kernel), angle.size))
     leak = leaks(params)[:, None]
     if scheme == "exact":
         phase = speeds(params, scheme)[:, None] * angle
-        turning = jnp.where((2 * np.arange(len(angle)) == neurons), 0, jnp.sin(phase))
+        turning = jnp.where(2 * np.arange(angle.size)[None] == neurons, 0, jnp.sin(phase))
         return leak * jax.lax.complex(jnp.cos(phase), turning)
     up, stay, down = jnp.moveaxis(taps(params, scheme), -1, 0)[..., None]
     return jax.lax.complex(stay + (up + down) * jnp.cos(angle), (down - up) * jnp.sin(angle))
@@ -290,8 +290,13 @@ def _precise(dtype: jnp.dtype) -> jnp.dtype:
 def _beside(params: Params, y: Array, x: Array) -> Array:
     """y + D x + b."""
     if "skip" in params:
-        y = y + params["skip"] * x
-    return y + params["bias"] if "bias" in params else y
+        y = y + _as_last(params["skip"], y) * x
+    return y + _as_last(params["bias"], y) if "bias" in params else y
+
+
+def _as_last(array: Array, like: Array) -> Array:
+    """With axes of size 1 before its own, as many as ``like`` has more."""
+    return array.reshape((1,) * (like.ndim - array.ndim) + array.shape)
 
 
 def _travel(params: Params, hidden: Array, scheme: str) -> Array:
@@ -302,9 +307,9 @@ def _travel(params: Params, hidden: Array, scheme: str) -> Array:
     if scheme == "delay":
         return down.at[..., 0].set(0)
     if scheme == "exact":
-        waves = eigenvalues(params, scheme) * jnp.fft.rfft(hidden)
-        return jnp.fft.irfft(waves, hidden.shape[-1])
-    first, second, third = (tap[:, None] for tap in jnp.moveaxis(taps(params, scheme), -1, 0))
+        waves = jnp.fft.rfft(hidden)
+        return jnp.fft.irfft(_as_last(eigenvalues(params, scheme), waves) * waves, hidden.shape[-1])
+    first, second, third = (_as_last(tap[:, None], hidden) for tap in jnp.moveaxis(taps(params, scheme), -1, 0))
     return first * jnp.roll(hidden, 1, axis=-1) + second * hidden + third * down
 
 
@@ -320,7 +325,7 @@ def _weights(kernel: Array) -> Array:
     twice[0] = 1
     if neurons % 2 == 0:
         twice[-1] = 1
-    return jnp.conj(jnp.fft.rfft(kernel)) * jnp.asarray(twice / neurons, kernel.dtype)
+    return jnp.conj(jnp.fft.rfft(kernel)) * jnp.asarray(twice / neurons, kernel.dtype)[None]
 
 
 def _levels(values: Array, length: int) -> tuple[Array, Array]:
@@ -342,7 +347,8 @@ def _powers(values: Array, count: int) -> Array:
 def _observe(weights: Array, values: Array, length: int) -> Array:
     """Re Σ_k a_k λ_k^t, t < T: a ``(*batch, C, k)``, λ ``(C, k)`` -> ``(*batch, C, T)``; a real product of matrices."""
     large, small = _levels(values, length)
-    large = weights[..., None, :] * large
+    weights = weights[..., None, :]
+    large = weights * _as_last(large, weights)
     left = jnp.concatenate([large.real, -large.imag], axis=-1)
     right = jnp.concatenate([small.real, small.imag], axis=-1)
     response = jnp.einsum("...cmk,csk->...cms", left, right, precision=PRECISION)
@@ -354,13 +360,13 @@ def _free_response(params: Params, carry: Carry, length: int, scheme: str) -> Ar
     kernel = params["kernel"]
     if scheme not in UNIT:
         values = eigenvalues(params, scheme)
-        return _observe(_weights(kernel) * jnp.fft.rfft(carry) * values, values, length)
+        return _observe((_weights(kernel) * values)[None] * jnp.fft.rfft(carry), values, length)
     neurons = kernel.shape[-1]
     period = neurons if scheme == "shift" else 2 * neurons
     # Σ_a K_{a+t+1} h_0[−a], over a period of which ``delay`` leaves the second half empty.
-    ages = jnp.conj(jnp.fft.rfft(_by_age(carry), period)) * jnp.fft.rfft(_by_age(kernel), period)
+    ages = jnp.conj(jnp.fft.rfft(_by_age(carry), period)) * jnp.fft.rfft(_by_age(kernel), period)[None]
     response = jnp.fft.irfft(ages, period)[..., (1 + np.arange(length)) % period]
-    return response if scheme == "shift" else jnp.where(1 + np.arange(length) < neurons, response, 0)
+    return response if scheme == "shift" else jnp.where(1 + np.arange(length)[None, None] < neurons, response, 0)
 
 
 def _carried(params: Params, carry: Carry, steps: int, scheme: str) -> Carry:
@@ -372,8 +378,8 @@ def _carried(params: Params, carry: Carry, steps: int, scheme: str) -> Carry:
         left = max(0, neurons - steps)
         return _by_age(jnp.pad(_by_age(carry)[..., :left], [(0, 0)] * (carry.ndim - 1) + [(neurons - left, 0)]))
     large, small = _levels(eigenvalues(params, scheme), steps + 1)
-    power = (large[:, steps // small.shape[1]] * small[:, steps % small.shape[1]]) * jnp.fft.rfft(carry)
-    return jnp.fft.irfft(power, neurons)
+    power = large[:, steps // small.shape[1]] * small[:, steps % small.shape[1]]
+    return jnp.fft.irfft(power[None] * jnp.fft.rfft(carry), neurons)
 
 
 def _arrived(params: Params, xs: Array, carry: Carry, scheme: str) -> Carry:
@@ -389,7 +395,7 @@ def _arrived(params: Params, xs: Array, carry: Carry, scheme: str) -> Carry:
     blocks = jnp.pad(ages, [(0, 0), (0, 0), (0, -ages.shape[-1] % inner)])
     blocks = blocks.reshape(*blocks.shape[:-1], -1, inner)
     parts = [jnp.einsum("bcms,csk->bcmk", blocks, part, precision=PRECISION) for part in (small.real, small.imag)]
-    return jnp.fft.irfft((jax.lax.complex(*parts) * large).sum(axis=-2), neurons)
+    return jnp.fft.irfft((jax.lax.complex(*parts) * large[None]).sum(axis=-2), neurons)
 
 
 def _is_last(starts: Array) -> Array:

@@ -84,7 +84,7 @@ def segmented_convolution(xs: Array, kernel: Array, starts: Array) -> Array:
         first = xs.reshape(len(xs), batch, -1, 2, half)[:, :, :, 0]
         here = marks.reshape(batch, -1, 2, half)
         later = jnp.cumsum(here[:, :, 0, ::-1], axis=-1)[..., ::-1] - here[:, :, 0]
-        first = jnp.where(later == 0, first, 0)
+        first = jnp.where((later == 0)[None], first, 0)
         if half <= SHORT:
             lags = half + np.arange(half)[:, None] - np.arange(half)
             same = "cts,ibns->cbnt" if len(xs) == 1 else "cts,cbns->cbnt"
@@ -92,7 +92,7 @@ def segmented_convolution(xs: Array, kernel: Array, starts: Array) -> Array:
         else:
             product = jnp.fft.rfft(first, 2 * half) * jnp.fft.rfft(kernel[:, : 2 * half])[:, None, None]
             said = jnp.fft.irfft(product, 2 * half)[..., half:]
-        said = jnp.where(jnp.cumsum(here[:, :, 1], axis=-1) == 0, said, 0)
+        said = jnp.where((jnp.cumsum(here[:, :, 1], axis=-1) == 0)[None], said, 0)
         ys += jnp.stack([jnp.zeros_like(said), said], axis=-2).reshape(ys.shape)
         half *= 2
     return ys[..., :steps]

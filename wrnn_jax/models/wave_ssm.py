@@ -29,7 +29,8 @@ class WaveSSMConfig(ModelConfig):
         others:  z = z + GLU(GELU(wave(LayerNorm(z))))
         output:  W LayerNorm(z̄) + b                     z̄: z of each step, its mean over steps, or its last
 
-    Parameters: C(D + N + 2C + 5) + O(C + 1), of one block and D > 1; another has C(N + 2C + 6).
+    Parameters: C(D + N + 2C + 5) + O(C + 1); each block after the first has C(N + 2C + 6) more, and for D = 1 the CD of
+    the first are not there.
     """
 
     model: str = "wave-ssm"
