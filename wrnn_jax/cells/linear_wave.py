@@ -208,12 +208,12 @@ def eigenvalues(params: Params, scheme: str) -> Array:
     neurons = kernel.shape[-1]
     angle = jnp.asarray(2 * np.pi / neurons * np.arange(neurons // 2 + 1), kernel.dtype)[None]
     if scheme in UNIT:
-        return jnp.broadcast_to(jnp.exp(1j * angle), (len(kernel), angle.size))
+        return jnp.broadcast_to(jax.lax.complex(jnp.cos(angle), jnp.sin(angle)), (len(kernel), angle.size))
     leak = leaks(params)[:, None]
     if scheme == "exact":
         phase = speeds(params, scheme)[:, None] * angle
         turning = jnp.where(2 * np.arange(angle.size)[None] == neurons, 0, jnp.sin(phase))
-        return leak * jax.lax.complex(jnp.cos(phase), turning)
+        return jax.lax.complex(leak * jnp.cos(phase), leak * turning)
     up, stay, down = jnp.moveaxis(taps(params, scheme), -1, 0)[..., None]
     return jax.lax.complex(stay + (up + down) * jnp.cos(angle), (down - up) * jnp.sin(angle))
 
@@ -284,7 +284,7 @@ def _taps_of(speed: Array, scheme: str) -> Array:
 
 def _precise(dtype: jnp.dtype) -> jnp.dtype:
     """Float32, or float64 if it is that."""
-    return jnp.promote_types(dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.float32, jnp.float32)
+    return np.promote_types(dtype, np.float32) if jnp.issubdtype(dtype, jnp.floating) else jnp.dtype(jnp.float32)
 
 
 def _beside(params: Params, y: Array, x: Array) -> Array:
@@ -325,7 +325,8 @@ def _weights(kernel: Array) -> Array:
     twice[0] = 1
     if neurons % 2 == 0:
         twice[-1] = 1
-    return jnp.conj(jnp.fft.rfft(kernel)) * jnp.asarray(twice / neurons, kernel.dtype)[None]
+    waves = jnp.conj(jnp.fft.rfft(kernel))
+    return waves * jnp.asarray(twice / neurons, waves.dtype)[None]
 
 
 def _levels(values: Array, length: int) -> tuple[Array, Array]:

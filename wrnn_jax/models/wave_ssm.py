@@ -13,7 +13,7 @@ from wrnn_jax.models.base import Entry, Model, ModelConfig, from_layer
 from wrnn_jax.models.deep import MOST_LAYERS, POOLINGS
 from wrnn_jax.readouts import Readout
 from wrnn_jax.typing import Array, Key, Params, Signature
-from wrnn_jax.validation import require, require_choice, require_integer, require_switch
+from wrnn_jax.validation import require, require_choice, require_fraction, require_integer, require_switch
 
 MOST_NEURONS = 2**20
 """Of a ring."""
@@ -22,7 +22,7 @@ MOST_NEURONS = 2**20
 @dataclass(frozen=True)
 class WaveSSMConfig(ModelConfig):
     """Blocks of linear waves, see :func:`wrnn_jax.layers.wave`, each a filter over time for every feature by itself and
-    then a map of the features::
+    then a map of the features, with dropout after GELU and after GLU::
 
         first:   z = GLU(GELU(wave(x)))                 of every r-th step; x through a linear map to C features where
                                                         D > 1
@@ -53,6 +53,8 @@ class WaveSSMConfig(ModelConfig):
     """Of the first block's outputs every so many steps one is kept; a divisor of the steps."""
     bidirectional: bool = False
     """Each block listens from the end of a sequence to its beginning as well."""
+    dropout_in: float = 0.0
+    """The probability with which an input is set to 0 in training, at each step by itself."""
     dropout: float = 0.0
     """The probability with which a feature is set to 0 in training, at all steps of a sequence at once."""
     pooling: Literal["last", "mean"] = "mean"
@@ -69,7 +71,8 @@ class WaveSSMConfig(ModelConfig):
         require_integer("n_layers", self.n_layers, at_least=1, at_most=MOST_LAYERS)
         require_integer("stride", self.stride, at_least=1)
         require_switch("bidirectional", self.bidirectional)
-        layers.dropout(self.dropout)
+        for field in ("dropout_in", "dropout"):
+            require_fraction(field, getattr(self, field))
         require_choice("pooling", self.pooling, POOLINGS)
 
     def build(self, signature: Signature) -> Model:
@@ -96,8 +99,10 @@ class WaveSSMConfig(ModelConfig):
         rest = {"gelu": layers.elementwise(jax.nn.gelu), "drop": drop, "glu": layers.glu(self.n_ch), "drop_out": drop}
         if index:
             return layers.residual(layers.chain(norm=layers.layer_norm(), wave=wave, **rest))
-        encoder = {} if signature.inputs == 1 else {"encoder": layers.dense(self.n_ch, use_bias=False)}
-        return layers.chain(**encoder, wave=wave, **rest)
+        inputs = {"drop_in": layers.dropout(self.dropout_in)}
+        if signature.inputs > 1:
+            inputs["encoder"] = layers.dense(self.n_ch, use_bias=False)
+        return layers.chain(**inputs, wave=wave, **rest)
 
     def _wave(self, neurons: int, steps: int, stride: int, use_skip: bool = True) -> Layer:
         options = {"scheme": self.scheme, "speed": self.speed, "turn": self.turn, "length": steps, "stride": stride}
@@ -119,13 +124,8 @@ def _normed(output_size: int) -> Readout:
 
 
 def _decays(params: Params) -> Any:
-    """Matrices that mix features, and they alone."""
-
-    def is_matrix(path: tuple, leaf: Array) -> bool:
-        names = [part.key for part in path]
-        return names[-1] == "kernel" and "wave" not in names
-
-    return jax.tree_util.tree_map_with_path(is_matrix, params)
+    """Filters, and matrices that mix features; no bias, norm, skip, speed or leak."""
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: path[-1].key == "kernel", params)
 
 
 ENTRIES = (Entry("wave-ssm", WaveSSMConfig, "Fu et al. 2023; waves, Keller et al. 2024"),)
