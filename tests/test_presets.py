@@ -15,6 +15,7 @@ from wrnn_jax.report.groups import misfits
 from wrnn_jax.report.papertables import PAPER_TABLES
 from wrnn_jax.report.published import COPY_BEST, COPY_GRID, COPY_T
 from wrnn_jax.report.runs import Run
+from wrnn_jax.tasks import SelectiveConfig
 
 SWEEP = "paper-sweep"
 ROWS = [
