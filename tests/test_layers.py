@@ -382,7 +382,9 @@ def test_layers_of_a_chain_drop_independently():
 
 
 def test_the_example_of_the_docstring():
-    lines = layers.__doc__.split("\n\n")[2].splitlines()
+    network, in_parts = (layers.__doc__.split("\n\n")[part].splitlines() for part in (2, 4))
     names = {**vars(layers), "cells": cells, "readouts": readouts, "jax": jax, "xs": XS[..., :1], "key": KEY}
-    exec("\n".join(line.strip() for line in lines), names)
+    exec("\n".join(line.strip() for line in network), names)
     assert names["outputs"].shape == (B, 10)
+    exec("\n".join(line.strip() for line in in_parts), names)
+    assert_close(names["outputs"][:, -1], names["network"].apply(names["variables"], names["xs"])[0])

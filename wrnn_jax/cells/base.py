@@ -1,7 +1,6 @@
 """The two pure functions that are a cell, and the loop over time that drives them."""
 
 import math
-import operator
 from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any, Literal, NamedTuple
@@ -221,9 +220,8 @@ def _unroll_by_scan(cell, last, return_hidden, remat, params, carry, xs, starts=
         carry, (ys, hidden) = _scan(body, carry, (xs, starts), remat)
         return carry, ys, hidden
     # The last step stands outside the loop, so that the loop need not compute any y at all.
-    before, at = (jax.tree.map(operator.itemgetter(steps), (xs, starts)) for steps in (slice(-1), -1))
-    carry, (_, hidden) = _scan(body, carry, before, remat)
-    carry, ys = step(carry, at)
+    carry, (_, hidden) = _scan(body, carry, jax.tree.map(lambda x: x[:-1], (xs, starts)), remat)
+    carry, ys = step(carry, jax.tree.map(lambda x: x[-1], (xs, starts)))
     if return_hidden:
         hidden = jnp.concatenate([hidden, cell.hidden(carry)[None]])
     return carry, ys, hidden

@@ -10,6 +10,11 @@ last step::
     outputs, _ = network.apply(variables, xs)                                   # (B, T, 1) -> (B, 10)
     outputs, stats = network.apply(variables, xs, Training(key))                # in a training step
 
+The same from part to part of a sequence, as long as it goes on::
+
+    carry = network.stream.start(variables, len(xs))
+    carry, outputs = network.stream.run(variables, carry, xs)                   # (B, T, 1) -> (B, T, 10), of every step
+
 ================================  ====================================================================
 ``recurrent(cell)``               the y of a cell
 ``wave(C, N)``                    a linear wave for every feature, all steps at once
