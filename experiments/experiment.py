@@ -59,7 +59,8 @@ def assemble(
     require_possible(config, config.train.batch if trains else 1)
     task = task or experiment.make_task(config.task)
     train, batch = config.train, config.train.batch
-    config = dataclasses.replace(config, train=resolved(task, train))
+    settled = dataclasses.replace(config.task, **task.settled)
+    config = dataclasses.replace(config, task=settled, train=resolved(task, train))
     if trains:
         compile_if_it_pays(config, task, members)
     model_config = config.model.on_this_machine(task.signature, batch)

@@ -29,7 +29,7 @@ BOOKS = ("step", "seconds", "steps_per_second")
 def ranking(task: Task) -> tuple[str, bool]:
     """The metric by which members are ranked, and whether its greatest value is the best: the one by which validation
     picks parameters; where there is no validation, as sequences never run out, the watched loss."""
-    return (task.score, True) if task.score else (task.monitor, False)
+    return (task.score, not task.score_falls) if task.score else (task.monitor, False)
 
 
 def member_folder(home: GridDirectory, member: Member) -> Path:

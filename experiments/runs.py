@@ -5,7 +5,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
-from experiments import adding, copy, hds, nscifar10, psmnist, recall, selective, smnist
+from experiments import adding, copy, hds, language, nscifar10, psmnist, recall, selective, smnist
 from experiments.experiment import assemble
 from experiments.parts import Parts
 from experiments.settings import Experiment, fields_of, readable_name
@@ -17,7 +17,7 @@ from wrnn_jax.validation import InvalidValue
 
 EXPERIMENTS = {
     module.EXPERIMENT.name: module.EXPERIMENT
-    for module in (copy, selective, recall, adding, smnist, psmnist, nscifar10, hds)
+    for module in (copy, selective, recall, adding, smnist, psmnist, nscifar10, hds, language)
 }
 
 
@@ -113,7 +113,7 @@ def _is_of(value: Any, hint: Any) -> bool:
 
 def _find_data(task: dict[str, Any], data_dir: str | None) -> None:
     """Point a stored task to its data, if it has any from outside."""
-    if task.get("dataset") in STORED:
+    if task.get("dataset") in STORED or task.get("text", "") is None:
         before = task.get("data_dir")
         task["data_dir"] = data_dir or (before if before and Path(before).is_dir() else None)
 

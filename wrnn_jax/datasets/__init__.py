@@ -1,4 +1,5 @@
-"""Image sets as arrays of bytes on the host: MNIST, CIFAR-10, and digits that need no download."""
+"""Data on the host. Images: MNIST, CIFAR-10, and digits that need no download. Text: tiny Shakespeare, or a file of one's
+own."""
 
 from pathlib import Path
 from typing import Literal
@@ -6,9 +7,10 @@ from typing import Literal
 from wrnn_jax.datasets import digits, stored
 from wrnn_jax.datasets.base import Images
 from wrnn_jax.datasets.sets import STORED
+from wrnn_jax.datasets.texts import load_text
 from wrnn_jax.validation import require, require_choice
 
-__all__ = ["CLASSES", "DATASETS", "STORED", "Images", "load"]
+__all__ = ["CLASSES", "DATASETS", "STORED", "Images", "load", "load_text"]
 
 CLASSES = {**{name: stored_set.classes for name, stored_set in STORED.items()}, "digits": digits.CLASSES}
 """How many a set has, by its name."""

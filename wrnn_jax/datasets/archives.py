@@ -1,4 +1,4 @@
-"""The formats in which MNIST and CIFAR-10 are published."""
+"""The formats in which MNIST, CIFAR-10 and tiny Shakespeare are published."""
 
 import gzip
 import tarfile
@@ -51,3 +51,17 @@ def read_cifar10(content: bytes) -> tuple[np.ndarray, np.ndarray]:
     """Images and labels of records of 1 + 3 · 32 · 32 bytes: the label, then the red, the green, the blue pixels."""
     records = np.frombuffer(content, np.uint8).reshape(-1, 1 + 3 * 32 * 32)
     return records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), records[:, 0]
+
+
+def unpack_text(paths: Sequence[Path]) -> dict[str, str]:
+    """From the one file, UTF-8: its text in three parts, as tensorflow-datasets cuts it."""
+    (path,) = paths
+    text = path.read_bytes().decode()
+    return {split: text[part] for split, part in zip(("train", "validation", "test"), cut(len(text)), strict=True)}
+
+
+def cut(length: int) -> tuple[slice, slice, slice]:
+    """Where a text is cut: its first 90 % train, of what is left the first half validates and the other tests."""
+    first = int(length * 0.9)
+    second = first + int((length - first) * 0.5)
+    return slice(first), slice(first, second), slice(second, length)

@@ -4,17 +4,18 @@ import contextlib
 import io
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from wrnn_jax import console
-from wrnn_jax.datasets.archives import Splits
 from wrnn_jax.datasets.download import download
-from wrnn_jax.datasets.sets import ImageSet
+from wrnn_jax.datasets.sets import StoredSet, TextSet
 
 
-def prepare(image_set: ImageSet, root: Path) -> None:
+def prepare(stored_set: StoredSet, root: Path) -> None:
     """Download the set and write it to ``root/<name>/<version>/``, as tensorflow-datasets would.
 
     That folder appears at once and whole. Several processes may do this at the same time: the first one's work
@@ -27,9 +28,10 @@ def prepare(image_set: ImageSet, root: Path) -> None:
     created = [folder for folder in (root, *root.parents) if not folder.exists()]
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f"{image_set.name}.incomplete-", dir=root) as work:
-            paths = [download(archive, Path(work)) for archive in image_set.archives]
-            _publish(_write(image_set, image_set.unpack(paths), Path(work)), root / image_set.name / image_set.version)
+        with tempfile.TemporaryDirectory(prefix=f"{stored_set.name}.incomplete-", dir=root) as work:
+            paths = [download(archive, Path(work)) for archive in stored_set.archives]
+            written = _write(stored_set, stored_set.unpack(paths), Path(work))
+            _publish(written, root / stored_set.name / stored_set.version)
     finally:
         for folder in created:
             with contextlib.suppress(OSError):  # it is in use
@@ -43,10 +45,10 @@ def _publish(written: Path, folder: Path) -> None:
     except OSError:
         if not folder.is_dir():
             raise
-        # Another process was faster, with the same images.
+        # Another process was faster, with the same content.
 
 
-def _write(image_set: ImageSet, splits: Splits, root: Path) -> Path:
+def _write(stored_set: StoredSet, splits: dict[str, Any], root: Path) -> Path:
     """The folder below ``root`` that now holds the set's records.
 
     The builder is the one of tensorflow-datasets, but for its examples: it would hand arrays to TensorFlow,
@@ -54,18 +56,19 @@ def _write(image_set: ImageSet, splits: Splits, root: Path) -> Path:
     """
     import tensorflow_datasets as tfds
 
-    bar = console.bar(total=sum(image_set.counts.values()), desc=f"Writing {image_set.title}", unit="images")
+    many, kind = sum(stored_set.counts.values()), tfds.builder_cls(stored_set.name)
+    bar = console.bar(total=many, desc=f"Writing {stored_set.title}", unit=stored_set.EXAMPLES)
 
-    class Builder(tfds.builder_cls(image_set.name), skip_registration=True):
-        name = image_set.name
-        VERSION = tfds.core.Version(image_set.version)
+    class Builder(kind, skip_registration=True):
+        name = stored_set.name
+        VERSION = tfds.core.Version(stored_set.version)
+        pkg_dir_path = kind.pkg_dir_path
 
         def _split_generators(self, dl_manager):
-            return {split: self._generate_examples(split, *arrays) for split, arrays in splits.items()}
+            return {split: self._generate_examples(split, content) for split, content in splits.items()}
 
-        def _generate_examples(self, split, images, labels):
-            for index, (image, label) in enumerate(zip(images, labels, strict=True)):
-                example = {"id": f"{split}_{index:05d}", "image": _png(image), "label": int(label)}
+        def _generate_examples(self, split, content):
+            for index, example in enumerate(_examples(stored_set, split, content)):
                 yield index, {name: example[name] for name in self.info.features}
                 bar.update()
 
@@ -74,6 +77,15 @@ def _write(image_set: ImageSet, splits: Splits, root: Path) -> Path:
     with bar, contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
     return Path(builder.data_dir)
+
+
+def _examples(stored_set: StoredSet, split: str, content: Any) -> Iterator[dict[str, Any]]:
+    """The examples of a split, with all features that any of the sets has."""
+    if isinstance(stored_set, TextSet):
+        yield {"text": content}
+        return
+    for index, (image, label) in enumerate(zip(*content, strict=True)):
+        yield {"id": f"{split}_{index:05d}", "image": _png(image), "label": int(label)}
 
 
 def _png(image: np.ndarray) -> io.BytesIO:

@@ -1,8 +1,9 @@
-"""The image sets that are downloaded: where they come from, and what they hold."""
+"""The sets that are downloaded: where they come from, and what they hold."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 from wrnn_jax.datasets import archives
 
@@ -22,28 +23,48 @@ class Archive:
 
 
 @dataclass(frozen=True)
-class ImageSet:
-    """An image set, with the name and version that tensorflow-datasets gives it."""
+class StoredSet:
+    """A set, with the name and version that tensorflow-datasets gives it."""
 
     name: str
     version: str
-    image_shape: tuple[int, int, int]
-    """Height, width, channels."""
-    classes: int
     counts: dict[str, int]
-    """Images in each split."""
+    """Examples in each split."""
     archives: tuple[Archive, ...]
-    unpack: Callable[[Sequence[Path]], archives.Splits]
-    """From the downloaded archives to the arrays of each split."""
+    unpack: Callable[[Sequence[Path]], dict[str, Any]]
+    """From the downloaded archives to what is in each split."""
+    EXAMPLES: ClassVar[str] = "examples"
+    """What they are."""
+    INSTEAD: ClassVar[str] = ""
+    """What one may try who has neither the set nor the network."""
 
     @property
     def title(self) -> str:
         return f"{self.name} {self.version}"
 
 
+@dataclass(frozen=True)
+class ImageSet(StoredSet):
+    """A set of images, which unpacks to the arrays of each split."""
+
+    image_shape: tuple[int, int, int]
+    """Height, width, channels."""
+    classes: int
+    EXAMPLES: ClassVar[str] = "images"
+    INSTEAD: ClassVar[str] = "--dataset digits"
+
+
+@dataclass(frozen=True)
+class TextSet(StoredSet):
+    """One text, an example for each split, in order; its archive is the text itself."""
+
+    EXAMPLES: ClassVar[str] = "texts"
+    INSTEAD: ClassVar[str] = "--text with a file of your own"
+
+
 MNIST_URL = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 
-# URLs, sizes and checksums as tensorflow-datasets 4.9.10 has them, url_checksums/{mnist,cifar10}.txt.
+# URLs, sizes and checksums as tensorflow-datasets 4.9.10 has them.
 MNIST = ImageSet(
     name="mnist",
     version="3.0.1",
@@ -91,4 +112,19 @@ CIFAR10 = ImageSet(
     unpack=archives.unpack_cifar10,
 )
 
+TINY_SHAKESPEARE = TextSet(
+    name="tiny_shakespeare",
+    version="1.0.0",
+    counts={"train": 1, "validation": 1, "test": 1},
+    archives=(
+        Archive(
+            "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
+            1_115_394,
+            "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+        ),
+    ),
+    unpack=archives.unpack_text,
+)
+
 STORED = {image_set.name: image_set for image_set in (MNIST, CIFAR10)}
+"""Image sets, by their names."""

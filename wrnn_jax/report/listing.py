@@ -15,7 +15,7 @@ from wrnn_jax.report.tables import Filling, Other
 UNTOLD = {"experiment", "model"}
 """Settings with a place of their own."""
 ANY_TASK = (
-    "test_loss", "authors_loss", "recall", "test_mse", "solved_step", "val_acc", "test_acc"
+    "test_loss", "authors_loss", "recall", "test_mse", "solved_step", "val_acc", "test_acc", "test_bits"
 )  # fmt: skip
 NULLS = {
     "solved_step": NOT_SOLVED, "angle_error": NONE, "eigenvalues_kept": NONE, "eigenvalues_theory": NONE,

@@ -12,6 +12,7 @@ from wrnn_jax.tasks.images import (
     permuted_task,
     pixel_task,
 )
+from wrnn_jax.tasks.language import LanguageConfig, language_task
 from wrnn_jax.tasks.recall import RecallConfig, recall_batch, recall_task
 from wrnn_jax.tasks.selective import SelectiveConfig, selective_batch, selective_task
 
@@ -20,6 +21,7 @@ __all__ = [
     "CopyConfig",
     "Curriculum",
     "HDSConfig",
+    "LanguageConfig",
     "NoisyRowsConfig",
     "PermutedConfig",
     "PixelConfig",
@@ -34,6 +36,7 @@ __all__ = [
     "copy_batch",
     "copy_task",
     "hds_task",
+    "language_task",
     "noisy_rows_task",
     "permuted_task",
     "pixel_task",

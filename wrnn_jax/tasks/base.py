@@ -91,7 +91,9 @@ class Task(NamedTuple):
     """Metrics of one who knows the task but remembers nothing."""
     solved: Callable[[Mapping[str, float]], bool] = lambda metrics: False
     score: str | None = None
-    """The metric of ``"val"`` whose greatest value picks the parameters."""
+    """The metric of ``"val"`` whose best value picks the parameters."""
+    score_falls: bool = False
+    """Whether the best value of the score is the least, not the greatest."""
     source: Source = Source()
     train_size: int | None = None
     """Training sequences, all of which an epoch goes through; None where every batch is fresh."""
@@ -100,6 +102,13 @@ class Task(NamedTuple):
     """What to train on: the loss divided by this number, for batches of a size; None is 1."""
     notes: Mapping[str, str] = MappingProxyType({})
     """What a reader of the results must know of the data."""
+    settled: Mapping[str, Any] = MappingProxyType({})
+    """Fields of its config that were left open, and what they come to by the data."""
+
+    def scored(self, metrics: Mapping[str, Array]) -> Array:
+        """How good such metrics of ``"val"`` are, by the score: the greater the better."""
+        value = metrics[self.score]
+        return -value if self.score_falls else value
 
     @property
     def watched(self) -> Literal["val", "test"]:

@@ -144,6 +144,14 @@ class Checkpoints:
             raise CheckpointError(f"checkpoint {step} is unreadable ({_first_line(error)})") from error
         return state
 
+    def shapes(self, step: int) -> Any:
+        """The shapes of the arrays in the checkpoint of one step, by their names; raises as :meth:`restore_step`."""
+        try:
+            about = ocp.StandardCheckpointHandler().metadata(self._folder / str(step) / "state")
+            return jax.tree.map(lambda leaf: leaf.shape, about.tree)
+        except Exception as error:
+            raise CheckpointError(f"checkpoint {step} is unreadable ({_first_line(error)})") from error
+
     def close(self) -> None:
         """Free what Orbax holds."""
         self._checkpointer.close()

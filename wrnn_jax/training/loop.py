@@ -248,15 +248,16 @@ class _Member(NamedTuple):
         lowered = loss < state.plateau.lowest * (1 - IMPROVEMENT)
         improved = lowered
         if self.schedule == "plateau-accuracy":
-            improved = metrics[self.task.score] > best.score * (1 + IMPROVEMENT)
+            improved = self.task.scored(metrics) > best.score * (1 + IMPROVEMENT)
         plateau = state.plateau._replace(
             lowest=jnp.where(lowered, loss, state.plateau.lowest), stale=jnp.where(lowered, 0, state.plateau.stale + 1)
         )
         if self.schedule in PLATEAUS:
             plateau = self._wait(plateau, improved, hparams.lr_period)
         if best is not None:
-            better = metrics[self.task.score] > best.score
-            now = Best(state.params, metrics[self.task.score], state.step, state.stats)
+            score = self.task.scored(metrics)
+            better = score > best.score
+            now = Best(state.params, score, state.step, state.stats)
             best = jax.tree.map(lambda new, old: jnp.where(better, new, old), now, best)
         seen = {"plateau": plateau, "best": best}
         before = {"plateau": state.plateau, "best": state.best}

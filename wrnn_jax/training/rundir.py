@@ -38,7 +38,7 @@ from wrnn_jax.validation import InvalidValue, require
 
 UNCHANGING = frozenset(
     {"max_steps", "epochs", "stop_below", "patience", "log_interval", "checkpoint_interval", "keep_checkpoints"}
-    | {"backend", "data_dir"}
+    | {"backend", "data_dir", "text"}
 )
 """Fields that do not change what a step computes, up to rounding: a resumed run may have others than before."""
 

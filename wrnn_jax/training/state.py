@@ -27,7 +27,7 @@ class Best(NamedTuple):
 
     params: Params
     score: Array
-    """float32, −inf before the first evaluation."""
+    """What ``Task.scored`` says, float32; −inf before the first evaluation."""
     step: Array
     """int32."""
     stats: Any = ()

@@ -11,7 +11,10 @@ from wrnn_jax.jsonfiles import LONGEST, DamagedFile, Rows, is_number, read_objec
 from wrnn_jax.validation import InvalidValue
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
-MEASUREMENTS = ("test_loss", "authors_loss", "recall", "test_mse", "test_acc", "angle_error", "val_acc", "val_loss")
+MEASUREMENTS = (
+    *("test_loss", "authors_loss", "recall", "test_mse", "test_acc", "angle_error", "val_acc", "val_loss"),
+    *("val_bits", "test_bits"),
+)
 NUMBERS = (
     *("T", "steps", "max_steps", "epochs", "epochs_done", "params", "seconds", "lr", "grad_clip", "seed"),
     *("solved_step", "n_hid", "n_ch", "horizon", "weight_decay", "loss_divisor"),

@@ -11,6 +11,7 @@
 :func:`waves_through_training`        waves as they are learned               Fig. 18
 :func:`adding_example`                an adding sequence and the answer
 :func:`image_example`                 an image, as a sequence, and its class
+:func:`text_example`                  a text, and what was expected in it
 :func:`series_example`                a series, and how a network goes on
 :func:`tokens_example`                tokens, and those that are recalled
 :func:`ring_animation`                the rings in motion, a GIF
@@ -40,6 +41,7 @@ from wrnn_jax.analysis.plots.parameters import Point, Suite, parameters_figure
 from wrnn_jax.analysis.plots.ring import ring_animation
 from wrnn_jax.analysis.plots.series import series_example
 from wrnn_jax.analysis.plots.spectra import spectrum_figure, speeds_figure
+from wrnn_jax.analysis.plots.text import text_example
 from wrnn_jax.analysis.plots.tokens import tokens_example
 from wrnn_jax.analysis.plots.variables import matrix_beside_phi, spectra_overlay
 from wrnn_jax.analysis.plots.waves import guide_line, hidden_waves, waves_through_training
@@ -67,6 +69,7 @@ __all__ = [
     "spectra_overlay",
     "spectrum_figure",
     "speeds_figure",
+    "text_example",
     "tokens_example",
     "training_curves",
     "variables_animation",

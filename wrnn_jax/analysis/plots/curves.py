@@ -77,6 +77,10 @@ PANELS: Mapping[str, tuple[Panel, ...]] = {
         Panel("test_mse", "mean squared error\n(log scale)", log=True, thin="train_loss", chance="remembering nothing"),
         Panel("test_acc", "signs right (%)", scale=100, chance="remembering nothing"),
     ),
+    "language": (
+        Panel("val_loss", "cross-entropy\n(nats a character)", thin="train_loss", chance="knowing frequencies alone"),
+        Panel("val_bits", "bits a character", chance="knowing frequencies alone"),
+    ),
 }
 """What a task's training curves show, by the task's name."""
 
