@@ -13,10 +13,12 @@ from experiments import cli, devices, language
 from experiments.experiment import assemble, restore
 from experiments.runs import Run, open_run
 from wrnn_jax import console
+from wrnn_jax.layers import Variables
 from wrnn_jax.models.generation import generate
 from wrnn_jax.tasks.language import decoded, encoded, symbols, unseen_task
 from wrnn_jax.training.checkpoint import CheckpointError, Checkpoints
 from wrnn_jax.training.state import with_best
+from wrnn_jax.typing import Array, Key
 from wrnn_jax.validation import require, require_integer, require_nonnegative
 
 MOST = 1_000_000
@@ -89,10 +91,10 @@ def continuation(run: Run, config: Config) -> str:
     variables = jax.device_put(state.variables, jax.local_devices()[0])
 
     @jax.jit
-    def go_on(variables, prompt, temperature):
-        return generate(parts.model, variables, prompt, kinds, config.length, jax.random.key(config.seed), temperature)
+    def go_on(variables: Variables, prompt: Array, key: Key, temperature: Array) -> Array:
+        return generate(parts.model, variables, prompt, kinds, config.length, key, temperature)
 
-    codes = go_on(variables, prompt, jnp.float32(config.temperature))
+    codes = go_on(variables, prompt, jax.random.key(config.seed), jnp.float32(config.temperature))
     return decoded(np.asarray(codes[0]), vocabulary, task.units)
 
 

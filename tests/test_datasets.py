@@ -1,4 +1,4 @@
-"""Image sets: downloading, preparing, reading and keeping sets of a few images from a server in this process."""
+"""Sets: downloading, preparing, reading and keeping few images, and a short text, from a server in this process."""
 
 import dataclasses
 import functools
@@ -221,14 +221,15 @@ def test_a_prepared_set_needs_no_network(prepared, mnist, root, server):
     assert stored.load(mnist, root).train_images.shape == (12, 28, 28, 1)
 
 
-@pytest.mark.parametrize("name", sets.STORED)
+@pytest.mark.parametrize("name", [*sets.STORED, "tiny_shakespeare"])
 def test_sources_are_those_of_tensorflow_datasets(name):
     """Addresses, sizes, checksums and the version, from the package's own tables."""
     builder = tfds.builder_cls(name)
     theirs = {(url, info.size, info.checksum) for url, info in builder.url_infos.items()}
-    ours = {(archive.url, archive.size, archive.sha256) for archive in sets.STORED[name].archives}
+    stored_set = {**sets.STORED, "tiny_shakespeare": sets.TINY_SHAKESPEARE}[name]
+    ours = {(archive.url, archive.size, archive.sha256) for archive in stored_set.archives}
     assert ours == theirs
-    assert str(builder.VERSION) == sets.STORED[name].version
+    assert str(builder.VERSION) == stored_set.version
 
 
 def test_the_folder_is_the_one_given_else_the_environments_else_the_homes(prepared, mnist, root, monkeypatch, tmp_path):
@@ -239,6 +240,75 @@ def test_the_folder_is_the_one_given_else_the_environments_else_the_homes(prepar
     root.rename(tmp_path / "home" / "tensorflow_datasets")
     monkeypatch.delenv("TFDS_DATA_DIR")
     assert_same(stored.load(refused), stored.load(refused, "~/tensorflow_datasets"))
+
+
+# A text.
+
+
+@pytest.fixture
+def shakespeare(server):
+    """A short text in its place, of two lines and of characters of one to four bytes."""
+    content = "First Citizen:\nSpeak — «ü𝄞»!\r\n".encode() * 20
+    (archive,) = sets.TINY_SHAKESPEARE.archives
+    (server.folder / archive.filename).write_bytes(content)
+    published = Archive(server.url + archive.filename, len(content), hashlib.sha256(content).hexdigest())
+    return dataclasses.replace(sets.TINY_SHAKESPEARE, archives=(published,))
+
+
+def test_a_text_that_is_published_is_what_is_loaded_once_it_is_prepared(shakespeare, server, root):
+    content = (server.folder / "input.txt").read_bytes()
+    assert stored.load_text(shakespeare, root) == content
+    server.stop()
+    assert stored.load_text(shakespeare, root) == content
+    assert {path.parts[0] for path in files_below(root)} == {"tiny_shakespeare"}
+    parts = [
+        tfds.data_source("tiny_shakespeare", split=split, data_dir=root, download=False)[0]["text"].decode()
+        for split in ("train", "validation", "test")
+    ]
+    assert "".join(parts) == content.decode()
+    size = len(content.decode())
+    assert [len(part) for part in parts] == [size * 9 // 10, size // 20, size // 20], "620 characters: 558, 31, 31"
+    assert "tensorflow" not in sys.modules
+
+
+def test_a_text_that_is_damaged_or_cannot_be_had_is_one_line(shakespeare, server, root, monkeypatch):
+    stored.load_text(shakespeare, root)
+    other = dataclasses.replace(shakespeare, archives=(dataclasses.replace(shakespeare.archives[0], sha256="0" * 64),))
+    with pytest.raises(InvalidValue, match=r"damage .another text than was published.: remove that folder"):
+        stored.load_text(other, root)
+    for file in (root / "tiny_shakespeare" / "1.0.0").glob("*test.array_record*"):
+        file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(InvalidValue, match=r"the whole of tiny_shakespeare 1.0.0"):
+        stored.load_text(shakespeare, root)
+    server.stop()
+    monkeypatch.setattr(datasets.texts, "TINY_SHAKESPEARE", shakespeare)
+    with pytest.raises(InvalidValue, match=r"Connection refused.*try --text with a file of your own") as error:
+        datasets.load_text(data_dir=root / "elsewhere")
+    assert error.value.field == "data_dir"
+    assert not (root / "elsewhere").exists()
+
+
+def test_a_file_is_a_text_as_it_is_or_one_line_says_why_not(tmp_path):
+    content = "\ufeffä\r\n\0\n".encode()
+    (tmp_path / "text").write_bytes(content)
+    assert datasets.load_text(tmp_path / "text") == content
+    (tmp_path / "empty").touch()
+    (tmp_path / "latin").write_bytes("täxt".encode("latin-1"))
+    os.mkfifo(tmp_path / "pipe")
+    said = {
+        "none": "a file that can be read (No such file or directory)",
+        "": "a file, which a folder is not",
+        "text/below": "a file that can be read (Not a directory)",
+        "empty": "a file with a text in it: this is empty",
+        "latin": "UTF-8, which it is not from byte 1 on",
+        "pipe": "a regular file: it is read more than once",
+        "\0": "a file that can be read (",
+    }
+    for name, why in said.items():
+        with pytest.raises(InvalidValue) as error:
+            datasets.load_text(tmp_path / name)
+        assert error.value.field == "text"
+        assert error.value.allowed.startswith(why)
 
 
 # Downloads that fail.

@@ -1,5 +1,4 @@
-"""Data on the host. Images: MNIST, CIFAR-10, and digits that need no download. Text: tiny Shakespeare, or a file of one's
-own."""
+"""Data on the host. Images: MNIST, CIFAR-10, and digits that need no download. Text: tiny Shakespeare, or one's own."""
 
 from pathlib import Path
 from typing import Literal
