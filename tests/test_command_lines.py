@@ -31,8 +31,10 @@ from experiments import (
     copy,
     experiment,
     figures,
+    generate,
     grid,
     hds,
+    language,
     nscifar10,
     psmnist,
     recall,
@@ -60,13 +62,20 @@ LONGEST = 2000
 TRACED = 4
 """Lines of a program whose training is traced."""
 EXPERIMENTS = {
-    module.EXPERIMENT.name: module for module in (adding, copy, hds, nscifar10, psmnist, recall, selective, smnist)
+    module.EXPERIMENT.name: module
+    for module in (adding, copy, hds, language, nscifar10, psmnist, recall, selective, smnist)
 }
-OTHERS = {"ablation": ablation.Config, "figures": figures.Config, "report": report.Config}
+OTHERS = {
+    "ablation": ablation.Config,
+    "figures": figures.Config,
+    "generate": generate.Config,
+    "report": report.Config,
+}
 BENCH = {kind.__metadata__[0].name: get_args(kind)[0] for kind in get_args(bench.Config)}
 MAINS = {name: module.main for name, module in EXPERIMENTS.items()} | {
     "ablation": ablation.main,
     "figures": figures.main,
+    "generate": generate.main,
     "report": report.main,
     **dict.fromkeys(BENCH, bench.main),
 }
@@ -154,9 +163,25 @@ class Lines:
         self.flags = {} if name in EXPERIMENTS else {flag.name: flag for flag in flags_of({**OTHERS, **BENCH}[name])}
         self.models = MODELS if name in EXPERIMENTS else ()
         (home / "file").touch()
+        (home / "text").write_text("The wave comes round and round. " * 300)
         (home / "run").mkdir(exist_ok=True)
-        below = ("ok", "a b", "ü", "a\nb", "\udcff", "file", "file/x", "n" * 300, "d/" * 3000, "run", "x.png", "x.gif")
+        below = (
+            "ok",
+            "a b",
+            "ü",
+            "a\nb",
+            "\udcff",
+            "file",
+            "file/x",
+            "n" * 300,
+            "d/" * 3000,
+            "run",
+            "text",
+            "x.png",
+            "x.gif",
+        )
         self.paths = ["", str(home), "/dev/null", "/dev/null/x", "/proc/x", *(f"{home}/{each}" for each in below)]
+        self.text = str(home / "text")
         self.axes, self.presets = [], list(EXPERIMENTS[name].EXPERIMENT.presets) if name in EXPERIMENTS else []
 
     def draw(self):
@@ -175,6 +200,8 @@ class Lines:
             parts.append(self.random.choice(OF_NO_PROGRAM).split(" "))
         if "dataset" in self.flags and "dataset" not in names:
             parts.append(["--dataset", "digits"])
+        if "text" in self.flags and not {"text", "data_dir"} & set(names):
+            parts.append(["--text", self.text])
         if self.name in EXPERIMENTS and self.name != "hds" and "n_hid" not in names and self.random.random() < 0.9:
             parts.append(["--n-hid", "6"])  # To trace what is large takes its time.
         if self.name == "figures" and self.random.random() < 0.7:
@@ -192,7 +219,7 @@ class Lines:
         return model
 
     def _flag(self, flag, hostility):
-        if flag.name == "runs":
+        if flag.name in ("run", "runs"):
             return [self.random.choice(self.paths)]
         name = "--" + (flag.name if self.random.random() < 0.05 else flag.name.replace("_", "-"))
         if flag.kinds == {bool} and self.random.random() > 0.2 * hostility:
@@ -209,9 +236,9 @@ class Lines:
         return [f"--grid.{flag.name.replace('_', '-')}", *values]
 
     def _value(self, flag, hostility):
-        if flag.name in ("logdir", "data_dir", "out"):
+        if flag.name in ("logdir", "data_dir", "out", "text", "run"):
             return self.random.choice(self.paths)
-        if flag.name == "preset" and self.random.random() < 0.7:
+        if flag.name == "preset" and self.presets and self.random.random() < 0.7:
             return self.random.choice(self.presets)
         is_hostile = self.random.random() < hostility
         kind = self.random.choice(sorted(flag.kinds, key=str)) if flag.kinds else str
@@ -306,7 +333,7 @@ def test_some_hostile_lines(undone, tmp_path, monkeypatch):
     """A few of some programs; all of them are a slow test."""
     monkeypatch.setattr(experiment, "require_room", lambda *_: None)
     total = Counter()
-    for name in [name for name in MAINS if name not in ("smnist", "psmnist", "nscifar10")]:
+    for name in [name for name in MAINS if name not in ("smnist", "psmnist", "nscifar10", "generate")]:
         total += tried(name, 4, undone, tmp_path)[0]
     assert min(total["refused"], total["done"]) > 10
 
@@ -319,7 +346,7 @@ def test_a_hostile_line_is_refused_in_one_line_or_can_be_done(name, undone, tmp_
     endings, asked = tried(name, 150 if name in EXPERIMENTS else 300, undone, tmp_path)
     print(name, dict(endings))
     assert endings["refused"] > 60
-    assert endings["done"] > 20 or name in ("figures", "report")  # There is nothing to draw.
+    assert endings["done"] > 20 or name in ("figures", "report", "generate")  # There is nothing to read.
     steps = {id(one): size_of_a_step(*one) for one in random.Random(name).sample(asked, min(TRACED, len(asked)))}
     for trainer, task, train in (one for one in asked if id(one) in steps):
         hparams = train.hparams(task.epoch_steps(train.batch))
@@ -347,7 +374,11 @@ def test_every_number_has_its_range_and_every_choice_its_words():
     sections = [module.EXPERIMENT.sections(model) for module in EXPERIMENTS.values() for model in MODELS]
     for kind in {kind: None for of_one in sections for kind in of_one.values()}:
         for flag in flags_of(kind):
-            if kind is RunConfig or flag.name in ("data_dir", "model"):  # What they name is found out when it is used.
+            if kind is RunConfig or flag.name in (
+                "data_dir",
+                "text",
+                "model",
+            ):  # What they name is found out when it is used.
                 continue
             (typ,) = flag.kinds or {str}
             for value in beyond.get(typ, ()):
@@ -399,6 +430,11 @@ def test_a_line_is_parsed_once(monkeypatch):
         ("recall", "--power 0.5", "--power 0.5: must be left out: only for --variant multi"),
         ("recall", "--variant multi --pairs 5 --T 18", "--T 18: must be even, and 20 or more"),
         ("recall", "--grid.pairs 2 3 --T 6", "--T 6: must be left out, or 8"),
+        ("language", "--units word", "--units word: must be one of character, byte"),
+        ("language", "--sha256 0", "--sha256 0: must be 64 digits of 0 to 9 and a to f"),
+        ("language", "--text .", "a file, which a folder is not"),
+        ("language", "--text none", "a file that can be read (No such file or directory)"),
+        ("language", "", "or try --text with a file of your own"),
         ("hds", "--s 513", "--s 513: must be at most 512"),
         ("hds", "--s 64 --d 9", "--d 9: must be at most 8 for s = 64: s vectors have 512 elements at most"),
         ("hds", "--horizon 10001", "--horizon 10001: must be at most 10000"),

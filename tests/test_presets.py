@@ -30,7 +30,7 @@ OF_OTHERS = ("selective", "recall")
 SWEEPS = [
     (experiment.name, flags)
     for experiment in EXPERIMENTS.values()
-    if experiment.name not in OF_OTHERS
+    if experiment.name not in OF_OTHERS and SWEEP in experiment.presets
     for flags in experiment.presets[SWEEP].rows
 ]
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from experiments import ablation, cli, figures, report
+from experiments import ablation, cli, figures, generate, report
 from experiments.bench import __main__ as bench
 from experiments.program import run_from_command_line
 from experiments.runs import EXPERIMENTS
 
-PROGRAMS = {"ablation": ablation, "bench": bench, "figures": figures, "report": report}
+PROGRAMS = {"ablation": ablation, "bench": bench, "figures": figures, "generate": generate, "report": report}
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
