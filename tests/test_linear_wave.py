@@ -8,18 +8,9 @@ import numpy as np
 import pytest
 
 from wrnn_jax import cells, layers, unroll
-from wrnn_jax.cells.linear_wave import (
-    SCHEMES,
-    UNIT,
-    _weights,
-    eigenvalues,
-    filtered,
-    impulse_response,
-    leaks,
-    linear_wave,
-    speeds,
-    start_speeds,
-)
+from wrnn_jax.cells import linear_wave
+from wrnn_jax.cells.response import _weights, filtered, impulse_response
+from wrnn_jax.cells.travel import SCHEMES, UNIT, eigenvalues, leaks, speeds, start_speeds
 from wrnn_jax.kernels.convolution import causal_convolution, fast_length, segmented_convolution
 from wrnn_jax.layers import Variables
 from wrnn_jax.validation import InvalidValue

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 
 from wrnn_jax.cells.base import unroll
 from wrnn_jax.cells.contract import first_carry
-from wrnn_jax.cells.linear_wave import filtered, linear_wave
+from wrnn_jax.cells.linear_wave import linear_wave
+from wrnn_jax.cells.response import filtered
 from wrnn_jax.kernels.convolution import require_stride
 from wrnn_jax.layers.base import Layer, Stream, Training, Variables
 from wrnn_jax.typing import Array, Carry, Key, Params

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import jax
 
 from wrnn_jax import layers, readouts
-from wrnn_jax.cells.linear_wave import SCHEMES, UNIT
+from wrnn_jax.cells.travel import SCHEMES, UNIT
 from wrnn_jax.kernels.convolution import require_stride
 from wrnn_jax.layers import Layer, Variables
 from wrnn_jax.models.base import Entry, Model, ModelConfig, from_layer
