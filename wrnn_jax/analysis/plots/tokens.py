@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.ticker import MaxNLocator
 
-from wrnn_jax.analysis.plots.style import BLUE, GREY, TICKS, VERMILION, WIDTH, Figure, draw_image, open_axes
+from wrnn_jax.analysis.plots.style import COLORS, GREY, TICKS, VERMILION, WIDTH, Figure, draw_image, open_axes
 from wrnn_jax.validation import require
 
 WHOLE = 40  # answers that are drawn
@@ -84,11 +84,11 @@ def _draw_tokens(
 def _draw_answers(axis: Axes, probabilities: np.ndarray, due: np.ndarray) -> matplotlib.image.AxesImage:
     image = draw_image(axis, probabilities, origin="lower", cmap="Greys", norm=Normalize(0, 1))
     columns, guesses = np.arange(len(due)), probabilities.argmax(axis=-1)
-    axis.plot(columns, due, "o", mfc="none", mec=BLUE, ms=8, gid="due")
+    axis.plot(columns, due, "o", mfc="none", mec=COLORS[5], mew=1.6, ms=8, gid="due")
     wrong = guesses != due
     axis.plot(columns[wrong], guesses[wrong], "x", color=VERMILION, ms=7, mew=1.8, gid="mistakes")
     axis.set_xlabel("answer" if len(due) == 1 else "answers, in the order\nin which they are due")
-    axis.xaxis.set_major_locator(MaxNLocator(5, **TICKS))
+    axis.set_xticks([0]) if len(due) == 1 else axis.xaxis.set_major_locator(MaxNLocator(5, **TICKS))
     return image
 
 
