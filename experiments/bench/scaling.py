@@ -55,6 +55,12 @@ SWEEPS = {
     "batch": Sweep("batch", (2, 8, 32, 128, 512), BASE),
     "T, linear layers": Sweep("steps", LONGER, LAYERS, linear_layers),
 }
+SIZES = (
+    f"T = {BASE.steps}, c = {BASE.channels}, n = {BASE.neurons}, batch {BASE.batch} but for what is varied. "
+    f"Linear layers: c = {LAYERS.features}, n = {LAYERS.neurons}, batch {LAYERS.batch}; "
+    "n is the numbers on a feature's ring, of S4D two for each of its complex modes; the LRU has n complex numbers for "
+    "all features together."
+)
 COLOR_OF = dict(zip(("fused", "scan", "parallel", "native", "FFT", "S4D", "LRU"), COLORS, strict=True))
 
 
@@ -96,17 +102,15 @@ def run(config: ScalingConfig) -> int:
                     rows.append([name, f"{value:,}", result.name, report.spread(result), memory])
     config.out.mkdir(parents=True, exist_ok=True)
     draw(found).savefig(config.out / "scaling.png", dpi=120)
-    base = f"T = {BASE.steps}, c = {BASE.channels}, n = {BASE.neurons}, batch {BASE.batch} but for what is varied"
-    base += f"; linear layers: c = {LAYERS.features}, n = {LAYERS.neurons}, batch {LAYERS.batch}"
     header = ["varied", "value", "backend", "one Adam step: median (range)", "peak memory"]
-    report.write(config.out, "scaling", {"base": base, "scaling": found}, f"{base}\n\n{report.table(header, rows)}")
+    report.write(config.out, "scaling", {"base": SIZES, "scaling": found}, f"{SIZES}\n\n{report.table(header, rows)}")
     return 0
 
 
 def draw(found: list[dict]) -> Figure:
     """A panel of times for each sweep, below it one of peak memory."""
     sweeps = list(dict.fromkeys(point["sweep"] for point in found))
-    figure = Figure((3.4 * len(sweeps), 6), layout="constrained")
+    figure = Figure((max(3.4 * len(sweeps), 5), 6), layout="constrained")  # The legend wants that much.
     panels = figure.subplots(2, len(sweeps), squeeze=False, sharex="col")
     for column, sweep in enumerate(sweeps):
         points = [point for point in found if point["sweep"] == sweep]
