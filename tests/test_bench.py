@@ -76,9 +76,8 @@ def test_the_pytorch_loop_does_the_same_steps(name):
 
 @pytest.mark.usefixtures("standard_promotion")
 def test_linear_layers_learn_and_the_waves_two_forms_do_the_same_steps():
-    with jax.numpy_rank_promotion("allow"):
-        turns = {way: layer_step.layer_step(TINY_LAYERS, way) for way in layer_step.WAYS}
-        losses = {way: [turn() for _ in range(3)] for way, turn in turns.items()}
+    turns = {way: layer_step.layer_step(TINY_LAYERS, way) for way in layer_step.WAYS}
+    losses = {way: [turn() for _ in range(3)] for way, turn in turns.items()}
     assert all(found[2] < found[0] for found in losses.values())
     np.testing.assert_allclose(losses["FFT"], losses["scan"], rtol=1e-5)
 

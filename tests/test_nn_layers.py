@@ -28,7 +28,7 @@ STARTS = np.isin(np.arange(T), [4, 8]) & (np.arange(T) > [[0], [4]])
 
 @pytest.fixture(autouse=True)
 def strict():
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         yield
 
 
