@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import json
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from experiments.settings import Experiment, readable_name
 from wrnn_jax import console
 from wrnn_jax.files import write_atomically
 from wrnn_jax.layers import Variables
-from wrnn_jax.models import count_parameters
+from wrnn_jax.models import Model, count_parameters
 from wrnn_jax.models.contract import built
 from wrnn_jax.report.groups import NEUTRAL
 from wrnn_jax.tasks import Source, Task
@@ -38,6 +39,11 @@ from wrnn_jax.validation import InvalidValue, require
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+MOST_CHANNELS = 32
+"""Of a network of one layer, that its picture of waves shows all of."""
+MOST_BYTES = 2**31
+"""Of hidden states, for them to be looked at."""
 
 
 def assemble(
@@ -137,14 +143,23 @@ def example(parts: Parts, state: TrainState, index: int = 0) -> Example:
     model = parts.model
 
     @jax.jit
-    def look(variables: Variables, source: Source, indices: Array) -> tuple[Array | None, ...]:
+    def look(variables: Variables, source: Source, indices: Array) -> tuple[Any, ...]:
         inputs, targets = parts.task.splits["test"].examples(source, indices)
-        return inputs, model.apply(variables, inputs)[0], targets, model.hidden and model.hidden(variables, inputs)
+        hidden = None
+        if model.hidden and states_fit(model, variables, inputs):
+            hidden = OrderedDict(model.hidden(variables, inputs))  # Of a plain dict what is compiled loses the order.
+        return inputs, model.apply(variables, inputs)[0], targets, hidden
 
     # On one device: one sequence is not to be shared.
     given = state.variables, Source(parts.task.source.data, state.fixed), np.array([index])
     seen = jax.tree.map(lambda leaf: np.asarray(leaf[0]), look(*jax.device_put(given, jax.local_devices()[0])))
     return Example(*seen, fixed=jax.tree.map(np.asarray, state.fixed))
+
+
+def states_fit(model: Model, variables: Variables, inputs: Array) -> bool:
+    """Whether there is room for the hidden states over time: of rings as long as a sequence they are T² each."""
+    states = jax.eval_shape(model.hidden, variables, inputs)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(states)) <= MOST_BYTES
 
 
 def figures(experiment: Experiment, parts: Parts, state: TrainState, rows: list[dict]) -> dict[str, "Figure"]:
@@ -158,7 +173,11 @@ def figures(experiment: Experiment, parts: Parts, state: TrainState, rows: list[
         "training": plots.training_curves({name: [rows]}, plots.PANELS[experiment.name], baselines=parts.task.chance),
     }
     if seen.hidden is not None:
-        drawn["waves"] = plots.hidden_waves(seen.hidden, inputs=seen.inputs, title=f"Hidden state, {name}")
+        first, *others = seen.hidden.values()
+        if others or first.shape[1] > MOST_CHANNELS:
+            drawn["waves"] = plots.waves_by_layer(seen.hidden, inputs=seen.inputs, title=f"Hidden states, {name}")
+        else:
+            drawn["waves"] = plots.hidden_waves(first, inputs=seen.inputs, title=f"Hidden state, {name}")
     return drawn | experiment.pictures(parts, state)
 
 

@@ -303,16 +303,15 @@ def hidden_of(run: Run, parts: Parts, state: TrainState, config: Config) -> np.n
 
 
 def shown(run: Run, seen: Example) -> np.ndarray:
-    """The hidden states ``(T, C, N)`` of an example.
+    """The hidden states ``(T, C, N)`` of an example, of the first layer.
 
     Raises:
       InvalidValue: for a model that has none.
     """
     model = run.config.model.model
-    require(
-        seen.hidden is not None, "runs", str(run.path), f"runs of a model with hidden states, which {model} has not"
-    )
-    return seen.hidden
+    allowed = f"runs of a model with hidden states, which {model} has not, or more than there is room for"
+    require(seen.hidden is not None, "runs", str(run.path), allowed)
+    return next(iter(seen.hidden.values()))
 
 
 def _require_index(parts: Parts, config: Config) -> None:

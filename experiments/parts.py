@@ -19,8 +19,9 @@ class Example(NamedTuple):
     """``(T, O)``, or ``(O,)`` of the last step."""
     targets: np.ndarray
     """Of the task."""
-    hidden: np.ndarray | None
-    """``(T, C, N)``; None of a model that has no hidden states."""
+    hidden: Mapping[str, np.ndarray] | None
+    """``{place of a layer: (T, C, N)}``, in their order, as :class:`wrnn_jax.models.Model` has it; None of a model that
+    has no hidden states, or more than there is room for."""
     fixed: Mapping[str, np.ndarray]
     """The run's own of the task's source, such as a permutation."""
 

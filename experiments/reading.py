@@ -135,12 +135,12 @@ def evolution(parts: Parts, state: TrainState, index: int = 0, grounds: Grounds 
     seen, task = example(parts, state, index), parts.config.task
     scale = np.concatenate([np.ones(task.s), step_scale(task)])[:, None]
     due = np.concatenate([np.full((task.s, task.d), np.nan), seen.targets])
-    hidden, inputs, outputs, due = (
-        values[:STEPS_SHOWN] for values in (seen.hidden, seen.inputs, seen.outputs / scale, due)
-    )
+    inputs, outputs, due = (values[:STEPS_SHOWN] for values in (seen.inputs, seen.outputs / scale, due))
     if isinstance(parts.config.model, TWMConfig):
+        hidden = seen.hidden[""][:STEPS_SHOWN]
         return Evolution(np.swapaxes(hidden, 1, 2), inputs, outputs, due, np.zeros(len(hidden)))
     reading = read(parts, state.params, grounds)
+    hidden = seen.hidden[""][:STEPS_SHOWN]
     flat = hidden.reshape(len(hidden), -1)
     variables = variables_over_time(flat, reading.basis, task.s, task.d, reading.kept)
     return Evolution(variables, inputs, outputs, due, outside(flat, reading.basis))

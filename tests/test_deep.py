@@ -87,7 +87,9 @@ def test_layers_are_read_normalised_and_added_to_what_they_are_given(read):
     np.testing.assert_allclose(outputs, expected if read == "all" else expected[:, -1], rtol=1e-4, atol=1e-5)
     assert jax.tree.leaves(stats) == []
     hidden = jax.jit(network.hidden)(variables, xs)
-    np.testing.assert_allclose(hidden, np.concatenate(states, axis=2), rtol=1e-5, atol=1e-6)
+    assert list(hidden) == ["0.layer", "1.layer", "2.layer"]
+    for found, expected in zip(hidden.values(), states, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_later_layers_start_by_reading_all_that_they_are_given():

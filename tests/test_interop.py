@@ -130,7 +130,7 @@ def assert_same_numbers(arrays, activation, expected, channels):
     """Our states and outputs at all 500 steps within 1e-5 of the largest."""
     model, params = from_authors(arrays, activation=activation, channels=channels)
     xs = inputs_for(arrays)
-    rings, outputs = jax.jit(lambda *args: (model.hidden(*args), model.apply(*args)[0]))(Variables(params), xs)
+    rings, outputs = jax.jit(lambda *args: (model.hidden(*args)[""], model.apply(*args)[0]))(Variables(params), xs)
     assert rings.shape[2] == channels
     ours = np.reshape(rings, (*rings.shape[:2], -1)), np.asarray(outputs)
     for actual, desired in zip(ours, expected, strict=True):
@@ -186,7 +186,7 @@ def test_channels_of_a_dense_network_are_its_presentation():
     (one, params), (three, same) = (from_authors(arrays, channels=channels) for channels in (None, 3))
     jax.tree.map(np.testing.assert_array_equal, params, same)
     xs = inputs_for(arrays)[:, :5]
-    ring, rings = jax.jit(lambda *args: (one.hidden(*args), three.hidden(*args)))(Variables(params), xs)
+    ring, rings = jax.jit(lambda *args: [model.hidden(*args)[""] for model in (one, three)])(Variables(params), xs)
     np.testing.assert_array_equal(np.reshape(rings, (2, 5, 1, 12)), ring)
 
 

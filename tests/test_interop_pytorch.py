@@ -90,7 +90,8 @@ def test_same_weights_give_the_documented_states_and_outputs(name):
         ours = jax.jit(model.apply)(Variables(params), xs)[0]
         assert ours.shape == expected.shape
         np.testing.assert_allclose(ours, expected, atol=1e-5 * np.abs(expected).max())
-    np.testing.assert_allclose(model.hidden(Variables(params), xs)[:, :, 0], states, atol=1e-5 * np.abs(states).max())
+    hidden = model.hidden(Variables(params), xs)[""]
+    np.testing.assert_allclose(hidden[:, :, 0], states, atol=1e-5 * np.abs(states).max())
 
 
 @pytest.mark.parametrize("bias", [True, False])

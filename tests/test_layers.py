@@ -15,6 +15,7 @@ from wrnn_jax.layers import (
     Training,
     Variables,
     batch_norm,
+    bidirectional,
     chain,
     dense,
     dropout,
@@ -69,7 +70,9 @@ def test_a_cell_as_a_layer_is_its_unroll():
     ys, stats = layer.apply(variables, XS)
     expected = unroll(cell, variables.params, XS, return_hidden=True)
     np.testing.assert_array_equal(ys, expected.outputs)
-    np.testing.assert_array_equal(layer.hidden(variables, XS), expected.hidden)
+    hidden = layer.hidden(variables, XS)
+    assert set(hidden) == {""}
+    np.testing.assert_array_equal(hidden[""], expected.hidden)
     assert (layer.output_size, stats) == (N, ())
     remembered = recurrent(cell, remat=2)  # Of auto, remat takes the scan.
     np.testing.assert_allclose(remembered.apply(variables, XS)[0], ys, rtol=1e-6)
@@ -150,20 +153,37 @@ def test_a_residual_layer_adds_its_inputs():
             refused()
 
 
-def test_hidden_states_of_a_chain_are_joined_along_the_channels():
-    first, second = elman_layer(channels=2), elman_layer(channels=2)
-    layer = chain(first, residual(chain(elementwise(jnp.sin), second)), dense(3))
+def test_hidden_states_of_a_chain_are_those_of_its_layers_by_name():
+    """Of whatever sizes, of those alone that have some, chains in it too."""
+    first, second = elman_layer(channels=2), elman_layer(channels=1)
+    layer = chain(first, residual(chain(elementwise(jnp.sin), memory=second)), last=dense(3))
     variables = layer.init(KEY, D)
     states = layer.hidden(variables, XS)
-    assert states.shape == (B, T, 4, N // 2)
-    hidden = first.hidden(Variables(variables.params["0"]), XS)
-    ys, _ = first.apply(Variables(variables.params["0"]), XS)
-    np.testing.assert_array_equal(states[:, :, :2], hidden)
-    inner = Variables(variables.params["1"]["1"])
-    np.testing.assert_allclose(states[:, :, 2:], second.hidden(inner, jnp.sin(ys)), rtol=1e-6)
-    unequal = chain(first, elman_layer(channels=1))
-    with pytest.raises(ValueError, match=r"N = \[3, 6\]: must be the same in all layers"):
-        unequal.hidden(unequal.init(KEY, D), XS)
+    assert {name: array.shape for name, array in states.items()} == {
+        "0": (B, T, 2, N // 2),
+        "1.memory": (B, T, 1, N),
+    }
+    own = Variables(variables.params["0"])
+    ys, _ = first.apply(own, XS)
+    np.testing.assert_array_equal(states["0"], first.hidden(own, XS)[""])
+    inner = Variables(variables.params["1"]["memory"])
+    np.testing.assert_allclose(states["1.memory"], second.hidden(inner, jnp.sin(ys))[""], rtol=1e-6)
+
+
+def test_hidden_states_of_both_directions_are_each_as_it_goes_through_time():
+    layer = bidirectional(elman_layer(), elman_layer())
+    variables = layer.init(KEY, D)
+    states = layer.hidden(variables, XS)
+    assert list(states) == ["forward", "backward"]
+    params = variables.params
+    for name, given in (("forward", XS), ("backward", XS[:, ::-1])):
+        np.testing.assert_array_equal(states[name], elman_layer().hidden(Variables(params[name]), given)[""])
+
+
+def test_hidden_states_are_in_the_order_of_the_layers_compiled_too():
+    layer = chain(*[elementwise(jnp.sin)] * 2, elman_layer(), *[elementwise(jnp.sin)] * 7, elman_layer())
+    variables = layer.init(KEY, D)
+    assert list(jax.jit(layer.hidden)(variables, XS)) == ["2", "10"]
 
 
 def test_rates_decays_and_constraints_are_passed_through():

@@ -102,7 +102,7 @@ def test_a_traveling_wave_memory_says_its_newest_column(name):
     @jax.jit
     def run(key):
         variables = model.init(key)
-        return variables.params["readout"], model.apply(variables, xs)[0], model.hidden(variables, xs)
+        return variables.params["readout"], model.apply(variables, xs)[0], model.hidden(variables, xs)[""]
 
     readout, outputs, hidden = run(KEY)
     assert readout == {}
@@ -151,7 +151,9 @@ def test_model_is_readout_over_unroll(random_params, cell, readout):
     every, last = (recurrent(cell, head, 4, outputs=outputs) for outputs in ("all", "last"))
     params = random_params(every._replace(init=lambda key, _: every.init(key).params), 4)
     variables, xs = Variables(params), normal(2, 6, 4)
-    applied = jax.jit(lambda *args: (every.apply(*args)[0], last.apply(*args)[0], every.hidden(*args)))(variables, xs)
+    functions = every.apply, last.apply, every.hidden
+    (all_steps, _), (last_step, _), states = jax.jit(lambda *args: [f(*args) for f in functions])(variables, xs)
+    applied = all_steps, last_step, states[""]
     hidden = np.asarray(unroll(cell, params["cell"], xs, return_hidden=True).hidden)
     layers = jax.tree.map(np.asarray, params["readout"])
     expected = hidden.reshape(2, 6, 10)

@@ -103,7 +103,7 @@ WRONG = {
     "init(key) runs: it raises ValueError: one": FITTING._replace(init=lambda key: _fail("one\ntwo")),
     "params are arrays to be trained, not a dict": stateless(lambda key: {}, lambda params, xs: xs),
     "params['n'] is of floating-point numbers, not int32 ()": stateless(lambda key: {"n": 3}, lambda params, xs: xs),
-    "hidden(variables, xs) gives states (2, 4, C, N), not float32 (2, 4, 3)": (
+    "hidden(variables, xs) gives {name: states (2, T, C, N)}, not float32 (2, 4, 3)": (
         FITTING._replace(hidden=lambda variables, xs: xs)
     ),
     "stream is a Stream(start, run), not a tuple of [0] a function, [1] a function": (
@@ -119,6 +119,12 @@ WRONG = {
     "stream.run(variables, carry, xs) gives outputs (2, 1, 3) of floating-point numbers for xs (2, 1, 3), not float32 "
     "(2, 3)": streaming(lambda carry, xs: (carry, xs[:, 0])),
     "stream.run(variables, carry, xs) runs: it raises IndexError": streaming(lambda carry, xs: (carry, xs[:, 1, 5, 5])),
+    "hidden(variables, xs) gives {name: states (2, T, C, N)}, not a dict of ['0'] float32 (2, 4, 3)": (
+        FITTING._replace(hidden=lambda variables, xs: {"0": xs})
+    ),
+    "hidden(variables, xs) gives {name: states (2, T, C, N)}, not a dict": (
+        FITTING._replace(hidden=lambda variables, xs: {})
+    ),
     "constrain(params) gives a dict of ['W'] float32 (3, 3), not float32 (3, 3)": (
         FITTING._replace(constrain=lambda params: params["W"])
     ),
@@ -145,7 +151,7 @@ def test_what_fits_is_taken():
         COUNTING,
         parts,
         FITTING._replace(stream=STREAM),
-        FITTING._replace(hidden=lambda variables, xs: xs[:, :, None]),
+        FITTING._replace(hidden=lambda variables, xs: {"": xs[:, ::2, None]}),
     ):
         require_fit("mine:model", model, every)
     require_fit("mine:model", stateless(lambda key: PARAMS, lambda params, xs: xs[:, -1]), last)
@@ -235,7 +241,7 @@ def test_a_model_without_hidden_states_is_trained_and_its_waves_are_not_asked_fo
     capsys.readouterr()
     for figure in ("spectra", "ring", "speeds"):
         refused = refusal(capsys, figures.main, tmp_path, "--figure", figure)
-        allowed = "runs of a model with hidden states, which misfit:model has not"
+        allowed = "runs of a model with hidden states, which misfit:model has not, or more than there is room for"
         assert refused == f"error: --runs {tmp_path}: must be {allowed}"
 
 

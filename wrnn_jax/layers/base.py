@@ -67,8 +67,9 @@ class Layer(NamedTuple):
     ``apply(variables, xs, training,      the same of sequences packed one after another: ``starts`` ``(B, T)`` is true
     starts)``                             where one begins, for which the steps before it are forgotten
     ``output_size``                       F; None: D, as many features as it is given
-    ``hidden(variables, xs)``             -> hidden states over time ``(B, T, C, N)``, in evaluation; None where it has
-                                          none
+    ``hidden(variables, xs)``             -> hidden states over time, in evaluation, of every layer in it that has some,
+                                          in their order: ``{name: (B, T, C, N)}``, the name being where it is, ``""``
+                                          of one by itself; T, C and N may differ among them; None where there are none
     ``stream``                            a :class:`Stream`, from part to part of a sequence; None: it has to be given
                                           whole
     ``constrain(params)``                 -> params, as they are to be after each update; None: as they are
@@ -80,7 +81,7 @@ class Layer(NamedTuple):
     init: Callable[[Key, int], Variables]
     apply: Callable[..., tuple[Array, Any]]
     output_size: int | None = None
-    hidden: Callable[[Variables, Array], Array] | None = None
+    hidden: Callable[[Variables, Array], Mapping[str, Array]] | None = None
     constrain: Callable[[Params], Params] | None = None
     rates: Callable[[Params], Any] | None = None
     decays: Callable[[Params], Any] | None = None

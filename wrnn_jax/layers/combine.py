@@ -1,6 +1,7 @@
 """Layers of layers: one after another, and around one a connection that skips it."""
 
 import zlib
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,15 +23,11 @@ def chain(*layers: Layer, **named: Layer) -> Layer:
         chain(norm=layer_norm(), cell=recurrent(cell))             # {"norm": …, "cell": …}
 
     Each layer draws from a key of its own, made from the name: another layer more or less changes no layer's start.
-    Hidden: those of all layers that have one, in evaluation, joined along C. It is streamed if all layers can be.
-    ``chain()`` is the identity.
-
-    Raises:
-      ValueError: for hidden states that differ in N, when they are asked for.
+    Hidden: those of all layers, in evaluation, ``{"0": …, "1.cell": …}``: the name of the layer, and where that has
+    layers, theirs after it. It is streamed if all layers can be. ``chain()`` is the identity.
     """
     parts: Mapping[str, Layer] = {str(position): layer for position, layer in enumerate(layers)} | named
     sizes = [layer.output_size for layer in parts.values() if layer.output_size is not None]
-
     streams = {name: layer.stream for name, layer in parts.items()}
 
     def init(key: Key, input_size: int) -> Variables:
@@ -60,16 +57,14 @@ def chain(*layers: Layer, **named: Layer) -> Layer:
             after[name], xs = stream.run(_variables_of(name, variables), carry[name], xs)
         return after, xs
 
-    def hidden(variables: Variables, xs: Array) -> Array:
-        states = []
+    def hidden(variables: Variables, xs: Array) -> Mapping[str, Array]:
+        states = OrderedDict()  # What is compiled gives a plain dict back in the order of its keys: "10" before "2".
         for name, layer in parts.items():
             own = _variables_of(name, variables)
             if layer.hidden:
-                states.append(layer.hidden(own, xs))
+                states |= _placed(name, layer.hidden(own, xs))
             xs, _ = layer.apply(own, xs)
-        neurons = [state.shape[-1] for state in states]
-        require(len(set(neurons)) == 1, "N", neurons, "the same in all layers, for hidden states joined along C")
-        return jnp.concatenate(states, axis=-2)
+        return states
 
     return Layer(
         init,
@@ -144,7 +139,15 @@ def bidirectional(forward: Layer, backward: Layer) -> Layer:
             ys[name], stats[name] = applied(layer, _variables_of(name, variables), now, own, begun)
         return ys["forward"] + ys["backward"][:, ::-1], stats
 
-    return Layer(init, apply, sizes[0], **_together(parts))
+    def hidden(variables: Variables, xs: Array) -> Mapping[str, Array]:
+        states = OrderedDict()
+        for (name, layer), given in zip(parts.items(), (xs, xs[:, ::-1]), strict=True):
+            if layer.hidden:
+                states |= _placed(name, layer.hidden(_variables_of(name, variables), given))
+        return states
+
+    some = hidden if any(layer.hidden for layer in parts.values()) else None
+    return Layer(init, apply, sizes[0], some, **_together(parts))
 
 
 def _together(parts: Mapping[str, Layer]) -> dict[str, Callable[[Params], Any] | None]:
@@ -162,6 +165,11 @@ def _together(parts: Mapping[str, Layer]) -> dict[str, Callable[[Params], Any] |
 def _gathered(made: Mapping[str, Variables]) -> Variables:
     params = {name: variables.params for name, variables in made.items()}
     return Variables(params, {name: variables.stats for name, variables in made.items()})
+
+
+def _placed(name: str, states: Mapping[str, Array]) -> Mapping[str, Array]:
+    """The hidden states of a layer that has a name among others."""
+    return {".".join(filter(None, (name, inner))): array for inner, array in states.items()}
 
 
 def _key_of(name: str, key: Key) -> Key:

@@ -1,6 +1,6 @@
 """A recurrent cell as a layer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ def recurrent(
 
         (h_{t+1}, y_t) = step(params, h_t, x_t),   t = 0 … T−1
 
-    Parameters: the cell's. Hidden: the states after every step, ``(B, T, C, N)``.
+    Parameters: the cell's. Hidden: the states after every step, ``{"": (B, T, C, N)}``.
 
     Args:
       cell: the cell.
@@ -51,7 +51,7 @@ def recurrent(
     def run(variables: Variables, carry: Carry, xs: Array) -> tuple[Carry, Array]:
         return unroll(cell, variables.params, xs, carry=carry, backend=backend)[:2]
 
-    def hidden(variables: Variables, xs: Array) -> Array:
-        return unroll(cell, variables.params, xs, outputs="last", return_hidden=True).hidden
+    def hidden(variables: Variables, xs: Array) -> Mapping[str, Array]:
+        return {"": unroll(cell, variables.params, xs, outputs="last", return_hidden=True).hidden}
 
     return Layer(init, apply, cell.output_size, hidden, constrain, rates, decays, Stream(start, run))

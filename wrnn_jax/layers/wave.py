@@ -39,7 +39,7 @@ def wave(
     of every r-th step, from step r − 1 on. Parameters, start and options: those of
     :func:`wrnn_jax.cells.linear_wave`, of which this is the form over all steps at once, equal in value and gradient:
     T log T products a feature, where steps are N each. Inputs ``(B, T, C)``, or ``(B, T, 1)``, which all rings hear.
-    Hidden: the rings, ``(B, T, C, N)``, step by step.
+    Hidden: the rings, ``{"": (B, T, C, N)}``, step by step.
 
     Speeds, leaks and taps learn at a quarter of the learning rate; nothing here decays.
 

@@ -22,7 +22,8 @@ class Model(NamedTuple):
                                             :class:`wrnn_jax.layers.Training`, or None, if left out, for evaluation
     ``apply(variables, xs, training,        the same of packed sequences, of those of this package; as a
     starts)``                               :class:`wrnn_jax.layers.Layer`
-    ``hidden(variables, xs)``               -> hidden states over time ``(B, T, C, N)``; None where it has none
+    ``hidden(variables, xs)``               -> hidden states over time, of each layer that has some: ``{name:
+                                            (B, T, C, N)}``, as a :class:`wrnn_jax.layers.Layer`; None where it has none
     ``stream``                              a :class:`wrnn_jax.layers.Stream`, from part to part of a sequence, with
                                             outputs ``(B, T, O)`` at every step; None where it has to be given whole
     ``constrain(params)``                   -> params, as they are to be after each update; None: as they are
@@ -37,7 +38,7 @@ class Model(NamedTuple):
 
     init: Callable[[Key], Variables]
     apply: Callable[..., tuple[Array, Any]]
-    hidden: Callable[[Variables, Array], Array] | None = None
+    hidden: Callable[[Variables, Array], Mapping[str, Array]] | None = None
     constrain: Callable[[Params], Params] | None = None
     rates: Callable[[Params], Any] | None = None
     decays: Callable[[Params], Any] | None = None
@@ -48,7 +49,7 @@ class Model(NamedTuple):
 def stateless(
     init: Callable[[Key], Params],
     apply: Callable[[Params, Array], Array],
-    hidden: Callable[[Params, Array], Array] | None = None,
+    hidden: Callable[[Params, Array], Mapping[str, Array]] | None = None,
 ) -> Model:
     """The model of plain functions of its parameters, which does the same in training and evaluation. A Flax module is
     one as ``stateless(lambda key: module.init(key, xs), module.apply)``."""

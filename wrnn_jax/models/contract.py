@@ -5,7 +5,7 @@ looked at when it is built, and an error that its code raises is told in one lin
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -74,8 +74,11 @@ def require_fit(name: str, model: Model, signature: Signature) -> None:
         fits(_are_alike(after, stats), f"{call} gives stats as init does, {_describe(stats)}", after)
     if model.hidden:
         states = _trace(name, "hidden(variables, xs)", model.hidden, variables, xs)
-        right = _is_floating(states) and states.ndim == 4 and states.shape[:2] == xs.shape[:2]
-        fits(right, f"hidden(variables, xs) gives states ({BATCH}, {signature.length}, C, N)", states)
+        what = f"hidden(variables, xs) gives {{name: states ({BATCH}, T, C, N)}}"
+        fits(isinstance(states, Mapping) and len(states) > 0, what, states)
+        for key, array in states.items():
+            right = isinstance(key, str) and _is_floating(array) and array.ndim == 4 and array.shape[0] == BATCH
+            fits(right, what, states)
     if model.stream is not None:
         _require_stream(name, model, variables, signature, fits)
     if model.constrain:

@@ -1,6 +1,7 @@
 """Networks of layers between an input and a readout: what their configs have in common, and how they are built."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -57,8 +58,8 @@ def recurrent(
     def run(variables: Variables, carry: Carry, xs: Array) -> tuple[Carry, Array]:
         return unroll(composed, variables.params, xs, carry=carry, backend=backend)[:2]
 
-    def hidden(variables: Variables, xs: Array) -> Array:
-        return unroll(cell, variables.params["cell"], xs, outputs="last", return_hidden=True).hidden
+    def hidden(variables: Variables, xs: Array) -> Mapping[str, Array]:
+        return {"": unroll(cell, variables.params["cell"], xs, outputs="last", return_hidden=True).hidden}
 
     return Model(init, apply, hidden, stream=Stream(start, run))
 

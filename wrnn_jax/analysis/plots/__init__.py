@@ -3,6 +3,7 @@
 ====================================  ======================================  =====================
 :func:`bump_figure`                   waves keep order, a static bump not     Fig. 1
 :func:`hidden_waves`                  states over time, all channels          Fig. 2, top
+:func:`waves_by_layer`                the same of each layer of a deep one
 :func:`spectrum_figure`               states and their space–time spectra     Fig. 2
 :func:`training_curves`               any task's curves, one seed or several  Figs. 3, 5, 6, 8
 :func:`copy_example`                  a copy sequence and the answer          Fig. 4
@@ -36,6 +37,7 @@ from wrnn_jax.analysis.plots.examples import DIGITS, adding_example, image_examp
 from wrnn_jax.analysis.plots.gradients import gradient_figure
 from wrnn_jax.analysis.plots.heatmap import grid_heatmap
 from wrnn_jax.analysis.plots.horizon import accuracy_by_step
+from wrnn_jax.analysis.plots.layers import waves_by_layer
 from wrnn_jax.analysis.plots.memories import variables_animation, variables_wave
 from wrnn_jax.analysis.plots.parameters import Point, Suite, parameters_figure
 from wrnn_jax.analysis.plots.ring import ring_animation
@@ -74,5 +76,6 @@ __all__ = [
     "training_curves",
     "variables_animation",
     "variables_wave",
+    "waves_by_layer",
     "waves_through_training",
 ]

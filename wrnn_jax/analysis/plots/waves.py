@@ -38,9 +38,9 @@ def hidden_waves(
     figure = Figure((WIDTH, sum(heights) + 1), layout="constrained")
     axes = figure.subplots(len(heights), columns, sharex=True, sharey="row", squeeze=False, height_ratios=heights)
     if inputs is not None:
-        inputs = np.asarray(inputs, float)
-        require(inputs.ndim == 2 and len(inputs) == steps, "inputs.shape", inputs.shape, f"(T, D) with T = {steps}")
-        _draw_strip(axes[0], inputs)
+        allowed = f"(T, D) with T = {steps}"
+        require(np.ndim(inputs) == 2 and len(inputs) == steps, "inputs.shape", np.shape(inputs), allowed)
+        draw_strip(axes[0], inputs)
     signed = is_signed(hidden)
     panels = axes[len(strip) :].ravel()
     for unused in panels[channels:]:
@@ -139,7 +139,10 @@ def explain_states(figure: Figure, axes: Sequence[Axes], signed: bool, guide: st
     figure.legend(handles=[Line2D([], [], label=guide, **GUIDE)], loc="outside lower left", fontsize=9, frameon=False)
 
 
-def _draw_strip(axes: Sequence[Axes], inputs: np.ndarray) -> None:
+def draw_strip(axes: Sequence[Axes], inputs: np.ndarray) -> None:
+    """What came in, ``(T, D)``, above each column of images; InvalidValue for another shape."""
+    inputs = np.asarray(inputs, float)
+    require(inputs.ndim == 2 and inputs.size > 0, "inputs.shape", inputs.shape, "(T, D), neither of them 0")
     for axis in axes:
         draw_image(axis, inputs, cmap="Greys", interpolation="nearest", origin="lower")
         axis.tick_params(left=False, labelleft=False, bottom=False, labelbottom=False)
