@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from tyro.conf import Positional
 
-from experiments import cli, devices, reading
-from experiments.experiment import example, restore
+from experiments import cli, devices, learned, reading
+from experiments.experiment import MOST_CHANNELS, example, restore
 from experiments.parts import Example, Parts
 from experiments.runs import Run, grouped, open_run
 from wrnn_jax import console
@@ -36,7 +36,8 @@ class Config:
     """Run directories."""
     figure: str = "curves"
     """Which: bump (Fig. 1, no run) | spectra (Fig. 2) | curves (Figs. 3, 5, 6, 8) | example (Fig. 4) | parameters
-    (Fig. 7) | speeds (Fig. 10) | training (Fig. 18, of runs with --keep-checkpoints 0) | ring (animation, GIF). Of hds
+    (Fig. 7) | speeds (Fig. 10) | training (Fig. 18, of runs with --keep-checkpoints 0) | ring (animation, GIF). Of
+    networks of linear waves (wave-ssm): impulse (responses) | learned (speeds and memories, before and after). Of hds
     runs: eigenvalues | memories | variables (or a GIF) | evolution | horizon; and gradients (of untrained networks, no
     run)."""
     out: Path | None = None
@@ -51,6 +52,8 @@ class Config:
     there; or $TFDS_DATA_DIR or ~/tensorflow_datasets)."""
     channel: int = 0
     """Of which channel spectra are taken, and waves through training drawn."""
+    layer: int | None = None
+    """Of a deep network, which layer, 0 the first (if not given: all; for the ring the first)."""
     normalisation: Literal["power", "authors"] = "power"
     """Of spectra: power over the mean of randomly ordered states, or magnitude over that of one, as the authors have
     it."""
@@ -67,6 +70,8 @@ class Config:
         require(self.out.suffix in kind.endings, "out", str(self.out), allowed)
         require_integer("index", self.index, at_least=0)
         require_integer("channel", self.channel, at_least=0)
+        if self.layer is not None:
+            require_integer("layer", self.layer, at_least=0)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -110,13 +115,15 @@ def spectra(runs: list[Run], config: Config) -> "Figure":
     from wrnn_jax.analysis import plots
     from wrnn_jax.analysis.waves import onset_order
 
-    states = {}
+    states, names = {}, set()
     for run in runs:
-        hidden, name = ring(run, shown(run, look(run, config)), config.channel), run.short_name
-        if not entry(run.config.model.model).on_rings:
-            hidden, name = hidden[:, onset_order(hidden)], f"{name}, by onset"
-        states[name] = hidden
-    require(len(states) == len(runs), "runs", ", ".join(states), "runs of different models or tasks")
+        require(run.short_name not in names, "runs", run.short_name, "runs of different models or tasks")
+        names.add(run.short_name)
+        for layer, hidden in shown(run, look(run, config), config).items():
+            one, name = ring(run, hidden, config.channel), named(run.short_name, layer)
+            if not entry(run.config.model.model).on_rings:
+                one, name = one[:, onset_order(one)], f"{name}, by onset"
+            states[name] = one
     return plots.spectrum_figure(states, normalisation=config.normalisation)
 
 
@@ -164,12 +171,16 @@ def speeds(runs: list[Run], config: Config) -> "Figure":
     trainer = parts.trainer()
     start, state = trainer.init(seed), restore(trainer, seed, run.path)
     before, now = (hidden_of(run, parts, one, config) for one in (start, state))
-    title = f"Wave speeds, {run.short_name}, after {state.step:,} steps"
-    return plots.speeds_figure(now, before=before if state.step else None, title=title)
+    of_steps = f"{run.short_name}, after {state.step:,} steps"
+    (layer, first), *others = now.items()
+    if not others and first.shape[1] <= MOST_CHANNELS:
+        title = f"Wave speeds, {named(of_steps, layer)}"
+        return plots.speeds_figure(first, before=before[layer] if state.step else None, title=title)
+    return plots.speeds_by_layer(now, before=before if state.step else None, title=f"Wave speeds, {of_steps}")
 
 
 def training(runs: list[Run], config: Config) -> "Figure":
-    """Waves through training: a row a run, which its model and its start name, as far as they tell rows apart."""
+    """Waves through training: a row a layer of a run, which its model and start name as far as they tell runs apart."""
     from wrnn_jax.analysis import plots
 
     names = _architectures(runs)
@@ -183,9 +194,10 @@ def training(runs: list[Run], config: Config) -> "Figure":
         chosen = sorted({steps[at] for at in np.linspace(0, len(steps) - 1, STAGES - 1).round().astype(int)})
         states = [like, *(checkpoints.restore_step(step, like) for step in chosen)]
         checkpoints.close()
-        rows[name] = [
-            (int(state.step), ring(run, hidden_of(run, parts, state, config), config.channel)) for state in states
-        ]
+        for state in states:
+            for layer, hidden in hidden_of(run, parts, state, config).items():
+                row = rows.setdefault(named(name, layer), [])
+                row.append((int(state.step), ring(run, hidden, config.channel)))
     starts = {getattr(run.config.model, "init", None) for run in runs}
     title = "Waves through training" + (f", {starts.pop()} start" if len(starts) == 1 and None not in starts else "")
     return plots.waves_through_training(rows, title=title)
@@ -221,7 +233,32 @@ def animation(runs: list[Run], config: Config) -> None:
     from wrnn_jax.analysis import plots
 
     (run,) = runs
-    plots.ring_animation(shown(run, look(run, config)), config.out, title=run.short_name)
+    layer, states = next(iter(shown(run, look(run, config), config).items()))
+    plots.ring_animation(states, config.out, title=named(run.short_name, layer))
+
+
+def impulse(runs: list[Run], config: Config) -> "Figure":
+    """The impulse responses of every layer of linear waves."""
+    from wrnn_jax.analysis import plots
+
+    (run,) = runs
+    parts = run.parts()
+    state = restore(parts.trainer(), run.config.train.seed, run.path)
+    title = f"Impulse responses, {run.short_name}, after {state.step:,} steps"
+    return plots.impulse_figure(learned.impulse_responses(parts, state.params), title=title)
+
+
+def speeds_and_memories(runs: list[Run], config: Config) -> "Figure":
+    """How the waves of every layer travelled at the start, and do now."""
+    from wrnn_jax.analysis import plots
+
+    (run,) = runs
+    parts, seed = run.parts(), run.config.train.seed
+    trainer = parts.trainer()
+    start, state = trainer.init(seed), restore(trainer, seed, run.path)
+    before, now = (learned.travel(parts, one.params) for one in (start, state))
+    title = f"Speeds and memories, {run.short_name}, after {state.step:,} steps"
+    return plots.learned_figure(now, before, title=title)
 
 
 def eigenvalues(runs: list[Run], config: Config) -> "Figure":
@@ -297,21 +334,33 @@ def look(run: Run, config: Config) -> Example:
     return example(parts, state, config.index)
 
 
-def hidden_of(run: Run, parts: Parts, state: TrainState, config: Config) -> np.ndarray:
-    """The hidden states ``(T, C, N)`` of the run's network in a state, on a sequence of the test set."""
-    return shown(run, example(parts, state, config.index))
+def hidden_of(run: Run, parts: Parts, state: TrainState, config: Config) -> dict[str, np.ndarray]:
+    """The hidden states of the run's network in a state, on a sequence of the test set, as :func:`shown`."""
+    return shown(run, example(parts, state, config.index), config)
 
 
-def shown(run: Run, seen: Example) -> np.ndarray:
-    """The hidden states ``(T, C, N)`` of an example, of the first layer.
+def shown(run: Run, seen: Example, config: Config) -> dict[str, np.ndarray]:
+    """The hidden states ``(T, C, N)`` of an example by the name of the layer, ``""`` of one alone: of the layer that is
+    asked for, or of all, or an even spread of very many.
 
     Raises:
-      InvalidValue: for a model that has none.
+      InvalidValue: for a model that has none, or not so many layers.
     """
+    from wrnn_jax.analysis.plots.layers import LAYERS, layer_names, spread
+
     model = run.config.model.model
     allowed = f"runs of a model with hidden states, which {model} has not, or more than there is room for"
     require(seen.hidden is not None, "runs", str(run.path), allowed)
-    return next(iter(seen.hidden.values()))
+    layers = list(zip(layer_names(list(seen.hidden)), seen.hidden.values(), strict=True))
+    if config.layer is None:
+        return dict(layers[index] for index in spread(len(layers), LAYERS))
+    require(config.layer < len(layers), "layer", config.layer, f"0 to {len(layers) - 1}, the layers of {run.path}")
+    return dict([layers[config.layer]])
+
+
+def named(run: str, layer: str) -> str:
+    """A run's layer, or a run of one layer."""
+    return ", ".join(filter(None, [run, layer]))
 
 
 def _require_index(parts: Parts, config: Config) -> None:
@@ -345,6 +394,8 @@ FIGURES: Mapping[str, Kind] = {
     "speeds": Kind(speeds, 1, 1),
     "training": Kind(training, 1),
     "ring": Kind(animation, 1, 1, (".gif",)),
+    "impulse": Kind(impulse, 1, 1),
+    "learned": Kind(speeds_and_memories, 1, 1),
     "eigenvalues": Kind(eigenvalues, 1),
     "memories": Kind(memories, 1, 1),
     "variables": Kind(variables, 1, 1, (*PICTURES, ".gif")),

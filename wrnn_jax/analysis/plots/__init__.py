@@ -9,6 +9,9 @@
 :func:`copy_example`                  a copy sequence and the answer          Fig. 4
 :func:`parameters_figure`             accuracy against size                   Fig. 7
 :func:`speeds_figure`                 several wave speeds in one network      Fig. 10
+:func:`speeds_by_layer`               the same of each layer of a deep one
+:func:`impulse_figure`                what linear waves listen to
+:func:`learned_figure`                how they travel, before and after
 :func:`waves_through_training`        waves as they are learned               Fig. 18
 :func:`adding_example`                an adding sequence and the answer
 :func:`image_example`                 an image, as a sequence, and its class
@@ -34,10 +37,11 @@ from wrnn_jax.analysis.plots.copy import copy_example
 from wrnn_jax.analysis.plots.curves import PANELS, Panel, training_curves
 from wrnn_jax.analysis.plots.evolution import evolution
 from wrnn_jax.analysis.plots.examples import DIGITS, adding_example, image_example
+from wrnn_jax.analysis.plots.filters import impulse_figure, learned_figure
 from wrnn_jax.analysis.plots.gradients import gradient_figure
 from wrnn_jax.analysis.plots.heatmap import grid_heatmap
 from wrnn_jax.analysis.plots.horizon import accuracy_by_step
-from wrnn_jax.analysis.plots.layers import waves_by_layer
+from wrnn_jax.analysis.plots.layers import speeds_by_layer, waves_by_layer
 from wrnn_jax.analysis.plots.memories import variables_animation, variables_wave
 from wrnn_jax.analysis.plots.parameters import Point, Suite, parameters_figure
 from wrnn_jax.analysis.plots.ring import ring_animation
@@ -64,12 +68,15 @@ __all__ = [
     "guide_line",
     "hidden_waves",
     "image_example",
+    "impulse_figure",
+    "learned_figure",
     "matrix_beside_phi",
     "parameters_figure",
     "ring_animation",
     "series_example",
     "spectra_overlay",
     "spectrum_figure",
+    "speeds_by_layer",
     "speeds_figure",
     "text_example",
     "tokens_example",

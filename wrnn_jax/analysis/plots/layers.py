@@ -5,13 +5,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from wrnn_jax.analysis.plots.style import GREY, WIDTH, Figure, is_signed, top_of
+from wrnn_jax.analysis.plots.style import BLUE, GREY, WIDTH, Figure, is_signed, open_axes, top_of
 from wrnn_jax.analysis.plots.waves import draw_states, draw_strip, explain_states, speed_text
 from wrnn_jax.analysis.waves import Speed, wave_speed
 from wrnn_jax.validation import require
 
 CHANNELS = 4
 """Drawn of a layer side by side."""
+MEASURED = 16
+"""Channels of a layer whose speeds are."""
 LAYERS = 8
 """Drawn of a network, one below the other."""
 
@@ -81,10 +83,63 @@ def waves_by_layer(
         for unused in panels[len(channels) :]:
             unused.remove()
         panels[0].set_ylabel(how_many(len(channels), states.shape[1], "channels"), fontsize=8)
-    explain_states(figure, figure.axes, signed, "guide: v, the channel's own measured speed in neurons a step")
+    explain_states(figure, figure.axes, signed, "guide: v, the measured speed")
     figure.suptitle(", ".join(filter(None, [title, how_many(len(shown), len(named), "layers")])), fontsize=12)
     figure.supxlabel("time step", fontsize=10)
     figure.supylabel("neuron", fontsize=10)
+    return figure
+
+
+def speeds_by_layer(
+    hidden: Mapping[str, np.ndarray],
+    *,
+    before: Mapping[str, np.ndarray] | None = None,
+    title: str = "Wave speeds of all layers",
+) -> Figure:
+    """The measured speed of the waves of each layer, a row a layer: an even spread of its channels.
+
+    Args:
+      hidden: place of a layer -> ``(T, C, N)``, of one sequence, in order, as a model's ``hidden`` names them.
+      before: the same before training, whose speeds are drawn hollow beside those after.
+      title: of the figure.
+
+    Raises:
+      ValueError: for no layer, arrays of other shapes, or other layers before.
+    """
+    named = as_layers("hidden", hidden)
+    earlier = {} if before is None else as_layers("before", before)
+    shapes = {name: array.shape[1:] for name, array in named.items()}
+    same = before is None or {name: array.shape[1:] for name, array in earlier.items()} == shapes
+    require(same, "before", list(before or ()), f"the layers {list(hidden)}, as hidden has them")
+    shown = [list(named)[index] for index in spread(len(named), LAYERS)]
+    figure = Figure((WIDTH, 2.0 * len(shown) + 1), layout="constrained")
+    axes = figure.subplots(len(shown), squeeze=False)[:, 0]
+    for axis, name in zip(axes, shown, strict=True):
+        states = named[name]
+        channels = spread(states.shape[1], MEASURED)
+        places = np.arange(len(channels))
+        for reference in (-1, 0):
+            axis.axhline(reference, color=GREY, ls="--", lw=1)
+        for source, offset, style in (
+            (earlier.get(name), 0.012 * len(channels), {"color": GREY, "mfc": "white", "label": "before training"}),
+            (states, 0.0, {"color": BLUE, "label": "after training"}),
+        ):
+            if source is not None:
+                speeds = [measured(np.asarray(source[:, channel], float)) for channel in channels]
+                velocity, uncertainty = np.array(speeds).T
+                axis.errorbar(places + offset, velocity, yerr=uncertainty, fmt="o", ms=4, capsize=2, **style)
+        axis.set_xticks(places, [str(channel + 1) for channel in channels], fontsize=8)
+        axis.set_xlim(-0.6, len(channels) - 0.4)
+        axis.tick_params(axis="y", labelsize=8)
+        axis.set_title(name, fontsize=9, loc="left", pad=3)
+        axis.set_title(how_many(len(channels), states.shape[1], "channels"), fontsize=8, loc="right", color=GREY)
+        open_axes(axis)
+    if before is not None:
+        labels = axes[0].get_legend_handles_labels()
+        figure.legend(*labels, loc="outside lower right", ncols=2, fontsize=9, frameon=False)
+    figure.suptitle(", ".join(filter(None, [title, how_many(len(shown), len(named), "layers")])), fontsize=12)
+    figure.supxlabel("channel", fontsize=10)
+    figure.supylabel("v: speed (neurons a step; shift: −1, static: 0; none: no wave)", fontsize=9)
     return figure
 
 
