@@ -6,7 +6,8 @@ import numpy as np
 
 from experiments.parts import Parts
 from wrnn_jax.analysis.filters import Travel
-from wrnn_jax.cells.linear_wave import UNIT, impulse_response, leaks, speeds
+from wrnn_jax.cells.response import impulse_response
+from wrnn_jax.cells.travel import UNIT, leaks, speeds
 from wrnn_jax.models.wave_ssm import WaveSSMConfig
 from wrnn_jax.typing import Params
 from wrnn_jax.validation import require
