@@ -65,7 +65,7 @@ def assemble(
     require_possible(config, config.train.batch if trains else 1)
     task = task or experiment.make_task(config.task)
     train, batch = config.train, config.train.batch
-    settled = dataclasses.replace(config.task, **task.settled)
+    settled = dataclasses.replace(config.task, **task.settled) if task.settled else config.task
     config = dataclasses.replace(config, task=settled, train=resolved(task, train))
     if trains:
         compile_if_it_pays(config, task, members)
