@@ -54,6 +54,8 @@ def runs(tmp_path_factory):
     assert run(psmnist.main, *DIGITS, *psmnist_flags) == 0
     nscifar10_flags = ("--T", 11, "--max-steps", 2, "--batch", 50, "--logdir", folder / "nscifar10")
     assert run(nscifar10.main, *SMALL, "--dataset", "digits", *nscifar10_flags) == 0
+    linear_flags = ("--model", "wave-ssm", "--scheme", "exact", "--n-layers", 2, "--stride", 2, "--max-steps", 2)
+    assert run(adding.main, "--T", 10, *SMALL, *linear_flags, "--batch", 8, "--logdir", folder / "linear") == 0
     return folder
 
 
@@ -257,7 +259,7 @@ def picture(path):
 
 
 def test_every_run_draws_its_task_training_and_waves(runs):
-    for name in ("adding", "smnist", "psmnist", "nscifar10"):
+    for name in ("adding", "smnist", "psmnist", "nscifar10", "linear"):
         for stem in ("task", "training", "waves"):
             assert picture(runs / name / "figures" / f"{stem}.png")
 
@@ -273,6 +275,10 @@ def test_every_run_draws_its_task_training_and_waves(runs):
         ("parameters", ["psmnist", "smnist"]),
         ("speeds", ["psmnist"]),
         ("training", ["psmnist"]),
+        ("spectra", ["adding", "linear"]),
+        ("speeds", ["linear"]),
+        ("impulse", ["linear"]),
+        ("learned", ["linear"]),
     ],
 )
 def test_figures_are_drawn_from_run_directories(runs, tmp_path, capsys, figure, names):
@@ -300,6 +306,8 @@ def test_ring_is_an_animation(runs, tmp_path):
         ("{adding} --figure training", "more than one checkpoint"),
         ("{adding} --figure parameters", "runs of smnist and psmnist alone"),
         ("{adding} --figure spectra --channel 2", "--channel 2: must be 0 to 1"),
+        ("{linear} --figure spectra --layer 2", "--layer 2: must be 0 to 1, the layers of"),
+        ("{adding} --figure impulse", "--model wrnn: must be wave-ssm: a network of linear waves"),
         ("{adding} --figure example --index 1000", "--index 1000: must be 0 to 999"),
         ("{psmnist}/figures", "config.json is unreadable"),
         ("{psmnist} {psmnist} --figure training", "runs of different models: there are two of shift start"),
@@ -307,7 +315,7 @@ def test_ring_is_an_animation(runs, tmp_path):
 )
 def test_figures_refuse_what_they_cannot_draw(runs, tmp_path, capsys, monkeypatch, flags, said):
     monkeypatch.chdir(tmp_path)
-    places = {name: runs / name for name in ("adding", "smnist", "psmnist")}
+    places = {name: runs / name for name in ("adding", "smnist", "psmnist", "linear")}
     assert said in refusal(capsys, figures.main, *flags.format(**places).split())
     assert not list(tmp_path.iterdir())
 

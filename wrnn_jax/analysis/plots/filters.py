@@ -111,13 +111,14 @@ def learned_figure(
 
 
 def _draw_pairs(axis: Axes, before: np.ndarray, after: np.ndarray, order: np.ndarray) -> None:
-    """Hollow before, full after, one below the other; logarithmic where all are above 0."""
+    """Hollow before, full after, one below the other; logarithmic over more than a power of ten."""
     before, after = (np.asarray(values, float)[order] for values in (before, after))
     channels = np.arange(1, len(order) + 1)
     axis.plot(channels, before, "o", color=GREY, mfc="white", ms=4, label="before training")
     axis.plot(channels, after, "o", color=BLUE, ms=3, label="after training")
     both = np.concatenate([before, after])
-    if (both[np.isfinite(both)] > 0).all():
+    both = both[np.isfinite(both)]
+    if both.size and 0 < 10 * both.min() < both.max():
         axis.set_yscale("log")
     open_axes(axis)
     axis.locator_params(axis="x", nbins=6, **TICKS)
