@@ -128,4 +128,4 @@ def _decays(params: Params) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, leaf: path[-1].key == "kernel", params)
 
 
-ENTRIES = (Entry("wave-ssm", WaveSSMConfig, "Fu et al. 2023; waves, Keller et al. 2024"),)
+ENTRIES = (Entry("wave-ssm", WaveSSMConfig, "Fu et al. 2023; waves, Keller et al. 2024", on_rings=True),)
