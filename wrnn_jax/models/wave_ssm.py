@@ -24,13 +24,12 @@ class WaveSSMConfig(ModelConfig):
     """Blocks of linear waves, see :func:`wrnn_jax.layers.wave`, each a filter over time for every feature by itself and
     then a map of the features, with dropout after GELU and after GLU::
 
-        first:   z = GLU(GELU(wave(x)))                 of every r-th step; x through a linear map to C features where
-                                                        D > 1
+        first:   z = GLU(GELU(wave(x)))                 of every r-th step; where D > 1 of GLU(x), which is C features
         others:  z = z + GLU(GELU(wave(LayerNorm(z))))
         output:  W LayerNorm(z̄) + b                     z̄: z of each step, its mean over steps, or its last
 
-    Parameters: C(D + N + 2C + 5) + O(C + 1); each block after the first has C(N + 2C + 6) more, and for D = 1 the CD of
-    the first are not there.
+    Parameters: 2C(D + 1) + C(N + 2C + 5) + O(C + 1); each block after the first has C(N + 2C + 6) more, and for D = 1
+    there are no 2C(D + 1).
     """
 
     model: str = "wave-ssm"
@@ -101,7 +100,7 @@ class WaveSSMConfig(ModelConfig):
             return layers.residual(layers.chain(norm=layers.layer_norm(), wave=wave, **rest))
         inputs = {"drop_in": layers.dropout(self.dropout_in)}
         if signature.inputs > 1:
-            inputs["encoder"] = layers.dense(self.n_ch, use_bias=False)
+            inputs["encoder"] = layers.glu(self.n_ch)
         return layers.chain(**inputs, wave=wave, **rest)
 
     def _wave(self, neurons: int, steps: int, stride: int, use_skip: bool = True) -> Layer:
