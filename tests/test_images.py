@@ -42,7 +42,7 @@ def first_pixels(inputs):
 def test_pixels_come_row_by_row(shape):
     images = numbered(shape)
     task = pixel_task(CONFIG, images)
-    assert task.signature == (shape[2], 10, shape[0] * shape[1], "last")
+    assert task.signature == (shape[2], 10, shape[0] * shape[1], "last", shape[2])
     inputs, labels = task.splits["test"].examples(task.source, jnp.array([4, 0]))
     for sequence, label, index in zip(np.asarray(inputs), labels, (4, 0), strict=True):
         assert label == images.test_labels[index]

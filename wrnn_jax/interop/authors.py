@@ -125,7 +125,7 @@ def to_authors(model: Model, params: Params, *, colors: int | None = None) -> di
         D.
     """
     del model  # The parameters tell every shape; it is taken so that the two functions mirror each other.
-    allowed = "the parameters of a recurrent model with a wave or dense cell, a dense encoder, and biases"
+    allowed = "the parameters of a recurrent model, of a wave or dense cell and a dense encoder, with biases"
     try:
         encoder, recurrence, readout = params["cell"]["encoder"], params["cell"]["recurrence"], params["readout"]
         parts = [encoder, recurrence, *readout.values()]
