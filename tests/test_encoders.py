@@ -214,7 +214,7 @@ def test_a_frozen_encoder_has_no_gradient_and_does_not_decay(kind):
 @over_few
 def test_only_the_dense_one_goes_to_the_authors(kind):
     model = built(encoder=kind)
-    allowed = "the parameters of a recurrent model with a wave or dense cell, a dense encoder, and biases"
+    allowed = "the parameters of a recurrent model, of a wave or dense cell and a dense encoder, with biases"
     with pytest.raises(InvalidValue, match=f"^params = .*: must be {allowed}$"):
         to_authors(model, model.init(KEY).params)
 
