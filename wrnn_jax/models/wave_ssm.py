@@ -29,7 +29,7 @@ class WaveSSMConfig(ModelConfig):
         output:  W LayerNorm(z̄) + b                     z̄: z of each step, its mean over steps, or its last
 
     Parameters: 2C(D + 1) + C(N + 2C + 5) + O(C + 1); each block after the first has C(N + 2C + 6) more, and for D = 1
-    there are no 2C(D + 1).
+    there are no 2C(D + 1); norm-in has 2D.
     """
 
     model: str = "wave-ssm"
@@ -52,6 +52,8 @@ class WaveSSMConfig(ModelConfig):
     """Of the first block's outputs every so many steps one is kept; a divisor of the steps."""
     bidirectional: bool = False
     """Each block listens from the end of a sequence to its beginning as well."""
+    norm_in: bool = False
+    """Standardise the inputs, by their mean and variance over batch and time."""
     dropout_in: float = 0.0
     """The probability with which an input is set to 0 in training, at each step by itself."""
     dropout: float = 0.0
@@ -70,6 +72,7 @@ class WaveSSMConfig(ModelConfig):
         require_integer("n_layers", self.n_layers, at_least=1, at_most=MOST_LAYERS)
         require_integer("stride", self.stride, at_least=1)
         require_switch("bidirectional", self.bidirectional)
+        require_switch("norm_in", self.norm_in)
         for field in ("dropout_in", "dropout"):
             require_fraction(field, getattr(self, field))
         require_choice("pooling", self.pooling, POOLINGS)
@@ -98,7 +101,8 @@ class WaveSSMConfig(ModelConfig):
         rest = {"gelu": layers.elementwise(jax.nn.gelu), "drop": drop, "glu": layers.glu(self.n_ch), "drop_out": drop}
         if index:
             return layers.residual(layers.chain(norm=layers.layer_norm(), wave=wave, **rest))
-        inputs = {"drop_in": layers.dropout(self.dropout_in)}
+        inputs = {"norm_in": layers.batch_norm()} if self.norm_in else {}
+        inputs["drop_in"] = layers.dropout(self.dropout_in)
         if signature.inputs > 1:
             inputs["encoder"] = layers.glu(self.n_ch)
         return layers.chain(**inputs, wave=wave, **rest)
