@@ -4,7 +4,7 @@ import dataclasses
 from functools import partial
 from typing import TYPE_CHECKING
 
-from experiments import presets
+from experiments import presets, wave_presets
 from experiments.parts import Example
 from experiments.program import run_from_command_line
 from experiments.settings import Experiment, RunConfig
@@ -46,7 +46,13 @@ def draw(config: Config, example: Example) -> "Figure":
 
 DEFAULTS = {WaveConfig: {"n_ch": 27}}
 EXPERIMENT = Experiment(
-    "adding", Config, adding_task, lambda task: f"T{task.T}", draw, presets.ADDING, defaults=DEFAULTS
+    "adding",
+    Config,
+    adding_task,
+    lambda task: f"T{task.T}",
+    draw,
+    presets.ADDING | wave_presets.ADDING,
+    defaults=DEFAULTS,
 )
 main = partial(run_from_command_line, EXPERIMENT)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import jax
 import numpy as np
 
-from experiments import presets
+from experiments import presets, wave_presets
 from experiments.parts import Example
 from experiments.program import run_from_command_line
 from experiments.settings import Experiment, RunConfig
@@ -37,7 +37,7 @@ def draw(config: Config, example: Example) -> "Figure":
     return plots.copy_example(example.inputs, np.asarray(jax.nn.softmax(example.outputs)), targets, T=config.task.T)
 
 
-EXPERIMENT = Experiment("copy", Config, copy_task, lambda task: f"T{task.T}", draw, presets.COPY)
+EXPERIMENT = Experiment("copy", Config, copy_task, lambda task: f"T{task.T}", draw, presets.COPY | wave_presets.COPY)
 main = partial(run_from_command_line, EXPERIMENT)
 
 if __name__ == "__main__":

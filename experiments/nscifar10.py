@@ -3,7 +3,7 @@
 import dataclasses
 from functools import partial
 
-from experiments import images, presets
+from experiments import images, presets, wave_presets
 from experiments.program import run_from_command_line
 from experiments.settings import Experiment, RunConfig
 from wrnn_jax.models import ModelConfig
@@ -27,7 +27,7 @@ EXPERIMENT = Experiment(
     images.loading(noisy_rows_task),
     lambda task: f"{task.dataset}_T{task.T}",
     images.draw_rows,
-    presets.NSCIFAR10,
+    presets.NSCIFAR10 | wave_presets.ROWS,
     chance=images.chance,
     defaults=images.DEFAULTS,
 )

@@ -3,7 +3,7 @@
 import dataclasses
 from functools import partial
 
-from experiments import images, presets
+from experiments import images, presets, wave_presets
 from experiments.program import run_from_command_line
 from experiments.settings import Experiment, RunConfig
 from wrnn_jax.models import ModelConfig
@@ -27,7 +27,7 @@ EXPERIMENT = Experiment(
     images.loading(permuted_task),
     lambda task: task.dataset,
     images.draw_pixels,
-    presets.PSMNIST,
+    presets.PSMNIST | wave_presets.PIXELS,
     chance=images.chance,
     defaults=images.DEFAULTS,
 )
