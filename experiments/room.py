@@ -73,7 +73,7 @@ def _require(config: Any, needed: int, how: str, devices: list[jax.Device]) -> N
     if needed <= available:
         return
     sizes = {"T": getattr(config.task, "T", 0), "batch": config.train.batch}
-    sizes |= {field: getattr(config.model, field, 0) for field in ("n_hid", "n_ch", "ksize")}
+    sizes |= {field: getattr(config.model, field, 0) or 0 for field in ("n_hid", "n_ch", "ksize")}
     largest = max(sizes, key=sizes.get)
     allowed = f"smaller, or other sizes: this takes {_told(needed)} of memory {how}, and {_told(available)} are there"
     raise InvalidValue(largest, sizes[largest], allowed)

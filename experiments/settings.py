@@ -195,7 +195,7 @@ def readable_name(experiment: Experiment, config: Any) -> str:
     else is not as it is by default."""
     model, train = config.model, config.train
     sizes = {"n": "n_hid", "c": "n_ch"}
-    sizes = [f"{letter}{getattr(model, field)}" for letter, field in sizes.items() if hasattr(model, field)]
+    sizes = [f"{letter}{size}" for letter, field in sizes.items() if (size := getattr(model, field, None)) is not None]
     name = model.model.replace(":", "-")
     parts = [experiment.stem(config.task), name, *sizes, f"lr{train.lr:g}", f"clip{train.grad_clip:g}"]
     usual = experiment.configure({"model": model.model})

@@ -343,6 +343,7 @@ def test_names_of_folders_stay_as_they_were():
         ),
         (copy, "--encoder low-rank"): "T480_wrnn_n100_c6_lr0.001_clip1_encoder-low-rank_encoder-rank-8_seed0",
         (copy, "--model lstm --n-hid 3 --seed 2"): "T480_lstm_n3_lr0.001_clip1_seed2",
+        (copy, "--model wave-ssm --n-layers 2"): "T480_wave-ssm_c64_lr0.001_clip1_n-layers-2_seed0",
         (hds, ""): "T1_srnn_n64_c1_lr0.003_clip1_seed0",
         (hds, "--model wrnn"): "T1_wrnn_n64_c8_lr0.003_clip1_seed0",
         (hds, "--model twm-lbc"): "T1_twm-lbc_n8_lr0.003_clip1_seed0",
