@@ -343,7 +343,7 @@ def test_some_hostile_lines(undone, tmp_path, monkeypatch):
 def test_a_hostile_line_is_refused_in_one_line_or_can_be_done(name, undone, tmp_path):
     """Thousands of lines: none ends otherwise, hangs, or leaves anything behind where it is refused. What those that
     are not refused would train can be traced, and one is trained."""
-    endings, asked = tried(name, 150 if name in EXPERIMENTS else 300, undone, tmp_path)
+    endings, asked = tried(name, 200 if name in EXPERIMENTS else 300, undone, tmp_path)
     print(name, dict(endings))
     assert endings["refused"] > 60
     assert endings["done"] > 20 or name in ("figures", "report", "generate")  # There is nothing to read.

@@ -13,6 +13,7 @@ from wrnn_jax.cells.response import _weights, filtered, impulse_response
 from wrnn_jax.cells.travel import SCHEMES, UNIT, eigenvalues, leaks, speeds, start_speeds
 from wrnn_jax.kernels.convolution import causal_convolution, fast_length, segmented_convolution
 from wrnn_jax.layers import Variables
+from wrnn_jax.readouts import linear, mlp, with_readout
 from wrnn_jax.validation import InvalidValue
 
 RNG = np.random.default_rng(0)
@@ -151,6 +152,17 @@ def test_taps_are_the_wave_cell_of_identity_activation(neurons):
     found = filtered(jax.tree.map(jnp.float32, params), xs, "taps")[1]
     desired = np.einsum("btcn,cn->btc", hidden, kernel)
     np.testing.assert_allclose(found, desired, atol=3e-6 * np.abs(desired).max())
+
+
+@pytest.mark.parametrize("readout", [linear(2), mlp(2, 3)])
+def test_both_forms_are_read_alike(readout):
+    cell = with_readout(linear_wave(FEATURES, 5, length=STEPS), readout)
+    params = cell.init(jax.random.key(0), FEATURES)
+    xs = RNG.normal(size=(BATCH, STEPS, FEATURES)).astype(np.float32)
+    for outputs in ("all", "last"):
+        scan, parallel = (unroll(cell, params, xs, outputs=outputs, backend=how) for how in ("scan", "parallel"))
+        np.testing.assert_allclose(parallel.outputs, scan.outputs, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(parallel.carry, scan.carry, rtol=1e-4, atol=1e-5)
 
 
 # The convolution
@@ -318,6 +330,14 @@ def test_rings_are_float32_at_least():
         assert (found.outputs.dtype, found.carry.dtype) == (jnp.bfloat16, jnp.float32)
         whole = unroll(cell, params, xs.astype(jnp.float32)).outputs
         np.testing.assert_allclose(found.outputs.astype(np.float32), whole, atol=0.01 * np.abs(whole).max())
+
+
+def test_whole_numbers_are_inputs_too():
+    cell, params = of("exact", 5)
+    params, xs = jax.tree.map(jnp.float32, params), np.arange(8 * FEATURES).reshape(1, 8, FEATURES)
+    desired = filtered(params, np.float32(xs), "exact")[1]
+    for found in (unroll(cell, params, xs).outputs, unroll(cell, params, xs, backend="parallel").outputs):
+        np.testing.assert_allclose(found, desired, rtol=1e-4, atol=1e-4)
 
 
 # The layer

@@ -1,14 +1,14 @@
 """The depthwise linear wave: every feature on a ring of its own, read by a filter that is learned."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
 from wrnn_jax.cells.base import Cell, Engines
-from wrnn_jax.cells.parts import PRECISION, batch_sizes, cast
-from wrnn_jax.cells.response import beside, filtered, impulse_response, precise
+from wrnn_jax.cells.parts import PRECISION, affine, batch_sizes, cast
+from wrnn_jax.cells.response import beside, filtered, impulse_response, in_kind, precise
 from wrnn_jax.cells.travel import SCHEMES, UNIT, start_of_travel, start_speeds, travel
 from wrnn_jax.typing import Array, Carry, Key, Params, Shape
 from wrnn_jax.validation import require, require_choice, require_integer, require_positive, require_switch
@@ -114,17 +114,27 @@ def linear_wave(
         return jnp.zeros((*batch_sizes(batch_shape), features, neurons), precise(dtype))
 
     def step(params: Params, carry: Carry, x: Array) -> tuple[Carry, Array]:
-        params, wide = cast(params, carry.dtype), x.astype(carry.dtype)
-        hidden = travel(params, carry, scheme)
+        dtype = precise(carry.dtype)  # Fewer bits only where such a carry is given.
+        params, wide = cast(params, dtype), x.astype(dtype)
+        hidden = travel(params, carry.astype(dtype), scheme)
         fed = hidden[..., 0] + wide
         hidden = jnp.concatenate([fed[..., None], hidden[..., 1:]], axis=-1)
         y = jnp.einsum("...cn,cn->...c", hidden, params["kernel"], precision=PRECISION)
-        return hidden, beside(params, y, wide).astype(x.dtype)
+        return hidden.astype(carry.dtype), in_kind(beside(params, y, wide), x)
 
-    def parallel(params: Params, carry: Carry, xs: Array, last: bool) -> tuple[Carry, Array]:
-        carry, ys = filtered(cast(params, carry.dtype), jnp.moveaxis(xs, 0, 1), scheme, carry=carry)
-        ys = jnp.moveaxis(ys.astype(xs.dtype), 1, 0)
-        return carry, ys[-1] if last else ys
+    def parallel(
+        params: Params, carry: Carry, xs: Array, last: bool, readout: Any = None, readout_params: Params = ()
+    ) -> tuple[Carry, Array]:
+        dtype = precise(carry.dtype)
+        after, ys = filtered(cast(params, dtype), jnp.moveaxis(xs, 0, 1), scheme, carry=carry.astype(dtype))
+        ys = jnp.moveaxis(in_kind(ys, xs), 1, 0)
+        ys = ys[-1] if last else ys
+        if readout == "linear":
+            ys = affine(cast(readout_params["output"], ys.dtype), ys)
+        elif readout:
+            outputs = readout(cast(readout_params, ys.dtype), ys.reshape(-1, features))
+            ys = outputs.reshape(*ys.shape[:-1], -1)
+        return after.astype(carry.dtype), ys
 
     engines = Engines(parallel=parallel)
     return Cell(init, initial_carry, step, lambda carry: carry, features, engines, pure=True)

@@ -84,6 +84,11 @@ def beside(params: Params, y: Array, x: Array) -> Array:
     return y + as_last(params["bias"], y) if "bias" in params else y
 
 
+def in_kind(ys: Array, xs: Array) -> Array:
+    """y in the dtype of the inputs, if that is floating."""
+    return ys.astype(xs.dtype) if jnp.issubdtype(xs.dtype, jnp.floating) else ys
+
+
 def precise(dtype: jnp.dtype) -> jnp.dtype:
     """Float32, or float64 if it is that."""
     return np.promote_types(dtype, np.float32) if jnp.issubdtype(dtype, jnp.floating) else jnp.dtype(jnp.float32)

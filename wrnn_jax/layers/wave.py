@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from wrnn_jax.cells.base import unroll
 from wrnn_jax.cells.contract import first_carry
 from wrnn_jax.cells.linear_wave import linear_wave
-from wrnn_jax.cells.response import filtered
+from wrnn_jax.cells.response import filtered, in_kind
 from wrnn_jax.kernels.convolution import require_stride
 from wrnn_jax.layers.base import Layer, Stream, Training, Variables
 from wrnn_jax.typing import Array, Carry, Key, Params
@@ -63,7 +63,7 @@ def wave(
         variables: Variables, xs: Array, training: Training | None = None, starts: Array | None = None
     ) -> tuple[Array, Any]:
         _, ys = filtered(variables.params, xs, scheme, stride=stride, starts=starts)
-        return ys.astype(xs.dtype), variables.stats
+        return in_kind(ys, xs), variables.stats
 
     def hidden(variables: Variables, xs: Array) -> dict[str, Array]:
         return {"": unroll(cell, variables.params, xs, outputs="last", return_hidden=True).hidden}
