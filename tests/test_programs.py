@@ -351,7 +351,7 @@ def test_runs_of_seeds_are_one_curve_and_other_settings_another(runs, tmp_path):
 
 def test_report_is_written_from_runs(runs, tmp_path, capsys):
     assert run(report.main, runs, "--out", tmp_path / "report") == 0
-    assert "5 runs, 0 unfinished" in capsys.readouterr().out
+    assert "6 runs, 0 unfinished" in capsys.readouterr().out
     page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
     # None of them has the paper's size or data: no line of its tables is filled, and all are listed.
     assert "no run" in page
