@@ -8,7 +8,7 @@ from wrnn_jax.validation import require_choice
 
 SIDES = {"mnist": 28, "digits": 8}
 """Pixels of a row, which is the first block's stride."""
-SMALL, FULL = (64, 0.2), (128, 0.3)
+SMALL, FULL = (64, 0.3), (128, 0.5)
 """Channels, and dropout."""
 
 
@@ -25,7 +25,7 @@ def _images(channels: int, dropout: float, stride: int, epochs: int) -> Settings
 
 def _of_pixels(size: tuple[int, float], before: Settings) -> Settings:
     require_choice("dataset", before["dataset"], SIDES)
-    return _images(*size, SIDES[before["dataset"]], epochs=12)
+    return _images(*size, SIDES[before["dataset"]], epochs=24)
 
 
 def _of_rows(size: tuple[int, float], before: Settings) -> Settings:
@@ -55,4 +55,4 @@ def _of_images(settings: Callable[[tuple[int, float], Settings], Settings]) -> M
 
 PIXELS, ROWS = _of_images(_of_pixels), _of_images(_of_rows)
 COPY = {"small": _preset("deep linear waves, 32 channels in 2 blocks", partial(_of_steps, 32, 1500))}
-ADDING = {"small": _preset("deep linear waves, 24 channels in 2 blocks", partial(_of_steps, 24, 2000))}
+ADDING = {"small": _preset("deep linear waves, 24 channels in 2 blocks", partial(_of_steps, 24, 4000))}
