@@ -6,7 +6,7 @@ import numpy as np
 
 from wrnn_jax.cells.parts import PRECISION, cast
 from wrnn_jax.cells.travel import UNIT, as_last, eigenvalues
-from wrnn_jax.kernels.convolution import causal_convolution, require_stride, segmented_convolution
+from wrnn_jax.kernels.convolution import causal_convolution, is_of_the_last, require_stride, segmented_convolution
 from wrnn_jax.typing import Array, Carry, Params
 from wrnn_jax.validation import require
 
@@ -57,7 +57,7 @@ def filtered(
         begun = jnp.cumsum(starts, axis=-1) > 0
         remembered = jnp.where(begun[:, None], 0, remembered)
         kept = jnp.where(begun[:, -1, None, None], 0, kept)
-        arrived = jnp.where(_is_last(starts)[:, None], arrived, 0)
+        arrived = jnp.where(is_of_the_last(starts)[:, None], arrived, 0)
     return kept + _arrived(params, arrived, carry, scheme), ys + jnp.swapaxes(remembered, 1, 2)
 
 
@@ -178,9 +178,3 @@ def _arrived(params: Params, xs: Array, carry: Carry, scheme: str) -> Carry:
 def _by_age(ring: Array) -> Array:
     """Position −a of a ring ``(…, N)``, where what came in a steps ago is at ν = 1; and back."""
     return jnp.roll(ring[..., ::-1], 1, axis=-1)
-
-
-def _is_last(starts: Array) -> Array:
-    """Whether no start comes after a step: ``(B, T)``."""
-    marks = starts.astype(jnp.int32)
-    return jnp.cumsum(marks[:, ::-1], axis=-1)[:, ::-1] - marks == 0

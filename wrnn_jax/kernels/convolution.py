@@ -83,8 +83,7 @@ def segmented_convolution(xs: Array, kernel: Array, starts: Array) -> Array:
     while half < size:
         first = xs.reshape(len(xs), batch, -1, 2, half)[:, :, :, 0]
         here = marks.reshape(batch, -1, 2, half)
-        later = jnp.cumsum(here[:, :, 0, ::-1], axis=-1)[..., ::-1] - here[:, :, 0]
-        first = jnp.where((later == 0)[None], first, 0)
+        first = jnp.where(is_of_the_last(here[:, :, 0])[None], first, 0)
         if half <= SHORT:
             lags = half + np.arange(half)[:, None] - np.arange(half)
             same = "cts,ibns->cbnt" if len(xs) == 1 else "cts,cbns->cbnt"
@@ -105,6 +104,12 @@ def _lags(kernel: Array) -> Array:
     row = jnp.concatenate([kernel, jnp.zeros_like(kernel)], axis=-1)
     rows = jnp.tile(row, steps)[:, : steps * (2 * steps - 1)]
     return rows.reshape(channels, steps, 2 * steps - 1)[..., :steps]
+
+
+def is_of_the_last(starts: Array) -> Array:
+    """Whether no start comes after a step, along the last axis: ``(*batch, T)``."""
+    marks = starts.astype(jnp.int32)
+    return jnp.cumsum(marks[..., ::-1], axis=-1)[..., ::-1] - marks == 0
 
 
 def require_stride(stride: int, steps: int) -> None:
